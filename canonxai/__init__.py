@@ -1,0 +1,1 @@
+"""canonxai measures what network canonization does to explanations of neural networks."""

@@ -1,0 +1,5 @@
+"""``python -m canonxai``."""
+
+from canonxai.cli import main
+
+main()

@@ -1,0 +1,146 @@
+"""Layer-wise relevance propagation: the target's relevance is handed down layer by layer, in proportion to what was added.
+
+    R_i = sum_j  z_ij / (sum_i' z_i'j + eps sign(.))  R_j,    z_ij = x_i w_ij    (the epsilon rule)
+
+Bach et al., PLoS ONE 2015, "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance
+propagation"; composites of rules after Montavon et al., 2019, "Layer-wise relevance propagation: an overview", and Kohlbrenner
+et al., IJCNN 2020. The relevance put in at the output is 1, as zennit's users do it: maps are those of the logit up to
+the factor 1 / f_c, so a negative logit turns the signs round compared with starting from f_c.
+
+All are zennit's composites where it has them. In each, activations and BatchNorm pass relevance on unchanged, and sums and
+average pools hand it on in proportion; that is why BatchNorm has to be merged first.
+"""
+
+from collections.abc import Sequence
+
+from zennit.canonizers import Canonizer
+from zennit.composites import (
+    EpsilonAlpha2Beta1,
+    EpsilonAlpha2Beta1Flat,
+    EpsilonGammaBox,
+    EpsilonPlus,
+    EpsilonPlusFlat,
+    LayerMapComposite,
+    SpecialFirstLayerMapComposite,
+    layer_map_base,
+)
+from zennit.core import Composite
+from zennit.rules import Epsilon, Flat, Gamma
+from zennit.types import Convolution, Linear
+
+from canonxai.attribution.base import Method, Query
+from canonxai.errors import check
+
+
+def check_rule_arguments(
+    epsilon: float = 1e-6, stabilizer: float = 1e-6, gamma: float = 0.25, zero_params: list[str] | None = None
+) -> None:
+    """Raises a UserError for an argument of a rule that is out of its range."""
+    check(epsilon > 0, "method.epsilon", "a number > 0", epsilon)
+    check(stabilizer > 0, "method.stabilizer", "a number > 0", stabilizer)
+    check(gamma >= 0, "method.gamma", "a number >= 0", gamma)
+    allowed = "null or a list of weight, bias"
+    check(set(zero_params or ()) <= {"weight", "bias"}, "method.zero_params", allowed, zero_params)
+
+
+class LRP(Method):
+    """What all composites of LRP share.
+
+    Args:
+        epsilon: of the epsilon rule, relative to nothing: added to the pre-activation with its sign, > 0.
+        stabilizer: the same for all other rules, > 0.
+        zero_params: parameters that count as zero, of ``weight`` and ``bias``; ``[bias]`` keeps the bias from absorbing
+            relevance.
+
+    Raises:
+        UserError: if an argument is out of its range.
+    """
+
+    def __init__(
+        self, epsilon: float = 1e-6, stabilizer: float = 1e-6, zero_params: list[str] | None = None
+    ) -> None:
+        check_rule_arguments(epsilon, stabilizer, zero_params=zero_params)
+        self.epsilon, self.stabilizer, self.zero_params = epsilon, stabilizer, zero_params
+
+    @property
+    def _arguments(self) -> dict[str, object]:
+        return {"epsilon": self.epsilon, "stabilizer": self.stabilizer, "zero_params": self.zero_params}
+
+
+class LRPEpsilon(LRP):
+    """The epsilon rule in every linear layer."""
+
+    def composite(self, query: Query, canonizers: Sequence[Canonizer] = ()) -> Composite:
+        rule = Epsilon(self.epsilon, zero_params=self.zero_params)
+        return LayerMapComposite([*layer_map_base(self.stabilizer), (Linear, rule)], canonizers=list(canonizers))
+
+
+class LRPEpsilonPlus(LRP):
+    """The z+ rule in convolutions, epsilon in fully connected layers."""
+
+    def composite(self, query: Query, canonizers: Sequence[Canonizer] = ()) -> Composite:
+        return EpsilonPlus(canonizers=list(canonizers), **self._arguments)
+
+
+class LRPEpsilonPlusFlat(LRP):
+    """As :class:`LRPEpsilonPlus`, with the flat rule in the first layer."""
+
+    def composite(self, query: Query, canonizers: Sequence[Canonizer] = ()) -> Composite:
+        return EpsilonPlusFlat(canonizers=list(canonizers), **self._arguments)
+
+
+class LRPEpsilonAlpha2Beta1(LRP):
+    """The alpha-beta rule with alpha = 2, beta = 1 in convolutions, epsilon in fully connected layers."""
+
+    def composite(self, query: Query, canonizers: Sequence[Canonizer] = ()) -> Composite:
+        return EpsilonAlpha2Beta1(canonizers=list(canonizers), **self._arguments)
+
+
+class LRPEpsilonAlpha2Beta1Flat(LRP):
+    """As :class:`LRPEpsilonAlpha2Beta1`, with the flat rule in the first layer."""
+
+    def composite(self, query: Query, canonizers: Sequence[Canonizer] = ()) -> Composite:
+        return EpsilonAlpha2Beta1Flat(canonizers=list(canonizers), **self._arguments)
+
+
+class LRPGamma(LRP):
+    """What the composites with the gamma rule share.
+
+    Args:
+        gamma: how much positive weights are favoured, >= 0.
+    """
+
+    def __init__(
+        self,
+        gamma: float = 0.25,
+        epsilon: float = 1e-6,
+        stabilizer: float = 1e-6,
+        zero_params: list[str] | None = None,
+    ) -> None:
+        super().__init__(epsilon, stabilizer, zero_params)
+        check_rule_arguments(gamma=gamma)
+        self.gamma = gamma
+
+
+class LRPEpsilonGammaBox(LRPGamma):
+    """The gamma rule in convolutions, epsilon in fully connected layers, and the box rule (z^B) in the first layer.
+
+    The box is the range that normalised pixels can take, by the data's mean and standard deviation.
+    """
+
+    def composite(self, query: Query, canonizers: Sequence[Canonizer] = ()) -> Composite:
+        low, high = (bound.expand_as(query.input) for bound in (query.low, query.high))
+        return EpsilonGammaBox(low, high, gamma=self.gamma, canonizers=list(canonizers), **self._arguments)
+
+
+class LRPEpsilonGammaFlat(LRPGamma):
+    """The gamma rule in convolutions, epsilon in fully connected layers, and the flat rule in the first layer."""
+
+    def composite(self, query: Query, canonizers: Sequence[Canonizer] = ()) -> Composite:
+        shared = {"stabilizer": self.stabilizer, "zero_params": self.zero_params}
+        layer_map = [
+            *layer_map_base(self.stabilizer),
+            (Convolution, Gamma(self.gamma, **shared)),
+            (Linear, Epsilon(self.epsilon, zero_params=self.zero_params)),
+        ]
+        return SpecialFirstLayerMapComposite(layer_map, [(Linear, Flat(**shared))], canonizers=list(canonizers))

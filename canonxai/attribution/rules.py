@@ -1,0 +1,102 @@
+"""Which rule every layer really got, in the order of the forward pass.
+
+zennit gives rules to modules alone and says nothing of the rest: a residual add, or a ReLU that is called as a function,
+is left to the plain gradient. This table shows each operation of the network with the hook that is registered on it.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx, nn
+from zennit.canonizers import Canonizer
+from zennit.core import BasicHook, Composite, Hook
+from zennit.types import BatchNorm
+
+GRADIENT = "gradient"  #: no rule: autograd's own
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One operation of the forward pass.
+
+    Attributes:
+        layer: the module's name, or the function's.
+        type: the module's class, or ``function``.
+        calls: how often the forward pass uses it.
+        rule: the zennit hook, or ``gradient``.
+        note: what a reader should know.
+    """
+
+    layer: str
+    type: str
+    calls: int
+    rule: str
+    note: str = ""
+
+
+def rule_table(model: nn.Module, composite: Composite, canonizers: Sequence[Canonizer] = ()) -> list[Layer]:
+    """The operations of ``model`` under ``canonizers`` with the rules that ``composite`` gives them.
+
+    Args:
+        model: a network; unchanged afterwards.
+        composite: a composite that carries the same canonizers.
+        canonizers: to trace the canonized forward pass.
+
+    Returns:
+        In the order of the forward pass; of a network that torch.fx cannot trace, its modules in the order of
+        definition, without functions.
+    """
+    with composite.context(model):
+        rules = {name: rule for name, module in model.named_modules() if (rule := _rule(module))}
+    with Composite(canonizers=list(canonizers)).context(model):
+        operations = _operations(model)
+        modules = dict(model.named_modules())
+        calls = Counter(operations)
+        layers = []
+        for name, is_module in dict.fromkeys(operations):
+            if is_module:
+                layers.append(_module_layer(name, modules[name], calls[name, True], rules.get(name)))
+            else:
+                note = "relevance goes on in full to both summands" if name in ("add", "iadd", "add_") else ""
+                layers.append(Layer(name, "function", calls[name, False], GRADIENT, note))
+    return layers
+
+
+def _module_layer(name: str, module: nn.Module, calls: int, hook: Hook | None) -> Layer:
+    notes = []
+    if isinstance(module, BatchNorm) and "forward" in vars(module):
+        notes.append("merged: computes the identity")
+    if calls > 1 and isinstance(hook, BasicHook):
+        notes.append("shared: the rule sees the input of its last call only")
+    return Layer(name, type(module).__name__, calls, type(hook).__name__ if hook else GRADIENT, "; ".join(notes))
+
+
+def _rule(module: nn.Module) -> Hook | None:
+    """The zennit hook that is registered on a module."""
+    hooks = (getattr(hook, "__self__", None) for hook in module._forward_pre_hooks.values())
+    return next((hook for hook in hooks if isinstance(hook, Hook)), None)
+
+
+class _LeafTracer(fx.Tracer):
+    """Looks into every module that has children, and into no other."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not any(True for _ in m.children())
+
+
+def _operations(model: nn.Module) -> list[tuple[str, bool]]:
+    """Each operation's name and whether it is a module."""
+    try:
+        nodes: Any = _LeafTracer().trace(model).nodes
+    except Exception:  # torch.fx raises errors of any kind for what it cannot trace
+        leaves = [name for name, module in model.named_modules() if not any(True for _ in module.children())]
+        return [(name, True) for name in leaves]
+    operations = []
+    for node in nodes:
+        if node.op == "call_module":
+            operations.append((str(node.target), True))
+        elif node.op in ("call_function", "call_method"):
+            operations.append((getattr(node.target, "__name__", str(node.target)), False))
+    return operations

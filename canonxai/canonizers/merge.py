@@ -1,0 +1,103 @@
+"""BatchNorm merged exactly into the linear layer before it.
+
+A BatchNorm in evaluation mode after a linear layer is linear itself. With ``s = gamma / sqrt(var + eps)``::
+
+    BN(W x + b) = (s W) x + (b - mean) s + beta
+
+zennit 0.5.1 computes this in the model's precision and then makes the BatchNorm an identity by its parameters, but
+leaves ``eps``, so that it still divides by ``sqrt(1 + eps)``. Here the merge is computed in float64 and rounded once, and
+the BatchNorm is bypassed: its output is its input, to the bit.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from zennit.canonizers import SequentialMergeBatchNorm
+from zennit.core import collect_leaves
+from zennit.types import ConvolutionTranspose
+
+from canonxai.errors import UserError
+
+
+class ExactMergeBatchNorm(SequentialMergeBatchNorm):  # type: ignore[misc]
+    """zennit's ``SequentialMergeBatchNorm`` without its rounding: every BatchNorm right after a linear layer is merged.
+
+    "Right after" is the order in which the modules are defined, as in zennit. Removal puts the very same parameter
+    objects back, so outputs and ``state_dict`` are bit-equal to before.
+
+    Raises:
+        UserError: on ``apply``, before anything is changed, if a BatchNorm is in training mode, has no running
+            statistics, or has another number of features than the layer before it.
+    """
+
+    def apply(self, root_module: nn.Module) -> list["ExactMergeBatchNorm"]:
+        names = {module: name for name, module in root_module.named_modules()}
+        leaves = list(collect_leaves(root_module))
+        pairs = [
+            (linear, batch_norm)
+            for linear, batch_norm in zip(leaves, leaves[1:], strict=False)
+            if isinstance(linear, self.linear_type) and isinstance(batch_norm, self.batch_norm_type)
+        ]
+        for linear, batch_norm in pairs:
+            _check_mergeable(names[linear], linear, names[batch_norm], batch_norm)
+        instances = []
+        for linear, batch_norm in pairs:
+            instance = self.copy()
+            instance.register((linear,), batch_norm)
+            instances.append(instance)
+        return instances
+
+    def register(self, linears: Sequence[nn.Module], batch_norm: nn.Module) -> None:
+        self.linears, self.batch_norm = linears, batch_norm
+        self.linear_params = [(linear.weight, linear.bias) for linear in linears]
+        for linear in linears:
+            weight, bias = merged(linear, batch_norm)
+            linear.weight = nn.Parameter(weight, requires_grad=linear.weight.requires_grad)
+            linear.bias = nn.Parameter(bias, requires_grad=linear.weight.requires_grad)
+        batch_norm.forward = _identity
+
+    def remove(self) -> None:
+        for linear, (weight, bias) in zip(self.linears, self.linear_params, strict=True):
+            linear.weight, linear.bias = weight, bias
+        del self.batch_norm.forward
+
+
+def merged(linear: nn.Module, batch_norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the linear layer that computes ``batch_norm(linear(x))``.
+
+    Computed in float64, returned in the layer's precision.
+    """
+    mean, variance = batch_norm.running_mean.double(), batch_norm.running_var.double()
+    scale = (variance + batch_norm.eps).rsqrt()
+    shift = torch.zeros_like(mean)
+    if batch_norm.affine:
+        scale, shift = scale * batch_norm.weight.detach().double(), batch_norm.bias.detach().double()
+    weight = linear.weight.detach()
+    if isinstance(linear, ConvolutionTranspose):  # its weight is (inputs, outputs / groups, ...)
+        per_output = scale.view(linear.groups, 1, -1).expand(-1, len(weight) // linear.groups, -1).flatten(0, 1)
+    else:
+        per_output = scale[:, None]
+    factor = per_output.reshape(per_output.shape + (1,) * (weight.ndim - 2))
+    bias = -mean if linear.bias is None else linear.bias.detach().double() - mean
+    return (weight.double() * factor).to(weight.dtype), (bias * scale + shift).to(weight.dtype)
+
+
+def _identity(input: Tensor) -> Tensor:
+    return input
+
+
+def _check_mergeable(linear_name: str, linear: nn.Module, name: str, batch_norm: nn.Module) -> None:
+    problem = None
+    outputs = linear.out_channels if hasattr(linear, "out_channels") else linear.out_features
+    if batch_norm.training:
+        problem = "a BatchNorm in evaluation mode, got one in training mode. Call model.eval() first"
+    elif batch_norm.running_mean is None or batch_norm.running_var is None:
+        problem = "a BatchNorm with running statistics, got one without. It cannot be merged: set canonize=false"
+    elif outputs != batch_norm.num_features:
+        problem = (
+            f"{outputs} features as {linear_name} before it, got {batch_norm.num_features}: the two follow each other "
+            "in the model's definition, not in its forward pass. Use a canonizer made for this network"
+        )
+    if problem:
+        raise UserError(f"canonizer, BatchNorm {name}: expected {problem}.")

@@ -1,0 +1,63 @@
+"""The canonizers of torchvision's VGG and ResNet, after zennit's, with parts that can be switched apart.
+
+The study (ICIP 2022) merged BatchNorm and made the residual add a module at once; the follow-up (Pahde et al.,
+CVPR-W 2023) toggled only the first. ``parts`` says which are done.
+"""
+
+from torch import nn
+from zennit.canonizers import Canonizer, CompositeCanonizer, SequentialMergeBatchNorm
+from zennit.torchvision import ResNetBasicBlockCanonizer, ResNetBottleneckCanonizer
+
+from canonxai.canonizers.merge import ExactMergeBatchNorm
+from canonxai.errors import check
+
+
+class PartsCanonizer(CompositeCanonizer):  # type: ignore[misc]
+    """Applies the canonizers of the chosen parts; if one fails, those before it are undone.
+
+    Args:
+        parts: names from the class's ``available``, each at most once; ``None`` for all of them, an empty list for the
+            network as written.
+        exact: merge BatchNorm exactly; ``False`` takes zennit's own merge, to compare with published numbers.
+
+    Raises:
+        UserError: if a part is not one of the available ones.
+    """
+
+    available: tuple[str, ...] = ("merge_bn", "sum")
+
+    def __init__(self, parts: list[str] | None = None, exact: bool = True) -> None:
+        parts = list(self.available) if parts is None else parts
+        allowed = f"null or a list of distinct names from {', '.join(self.available)}"
+        check(set(parts) <= set(self.available) and len(set(parts)) == len(parts), "canonizer.parts", allowed, parts)
+        self.parts, self.exact = parts, exact
+        canonizers: list[Canonizer] = []
+        if "merge_bn" in parts:
+            canonizers.append(ExactMergeBatchNorm() if exact else SequentialMergeBatchNorm())
+        if "sum" in parts:
+            canonizers += [ResNetBottleneckCanonizer(), ResNetBasicBlockCanonizer()]
+        super().__init__(canonizers)
+
+    def apply(self, root_module: nn.Module) -> list[Canonizer]:
+        instances: list[Canonizer] = []
+        try:
+            for canonizer in self.canonizers:
+                instances += canonizer.apply(root_module)
+        except Exception:
+            for instance in reversed(instances):
+                instance.remove()
+            raise
+        return instances
+
+    def copy(self) -> "PartsCanonizer":
+        return type(self)(self.parts, self.exact)
+
+
+class VGGCanonizer(PartsCanonizer):
+    """For torchvision's VGGs: ``merge_bn`` merges each BatchNorm into the convolution before it."""
+
+    available = ("merge_bn",)
+
+
+class ResNetCanonizer(PartsCanonizer):
+    """For torchvision's ResNets: ``merge_bn`` as for VGG, ``sum`` makes each residual add a zennit ``Sum`` module."""

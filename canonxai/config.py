@@ -1,0 +1,238 @@
+"""Where the configs are, the schemas that validate them, and how a config node becomes an object.
+
+Nothing here imports torch, so that ``--help`` and ``--cfg`` answer at once. The keys that every config of a group
+shares are typed by the dataclasses below; the other keys of a node are the arguments of its ``_target_``, typed by
+that signature. So a new method, metric, model or data set needs a class and a YAML, and no schema of its own.
+"""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import typing
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import InstantiationException
+from hydra.utils import get_object
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from canonxai.errors import UserError
+
+_here = Path(__file__).resolve().parent
+#: the folder of the YAML files, in a wheel (beside this file) and in a checkout (one above)
+CONF = next(path for path in (_here / "conf", _here.parent / "conf") if (path / "config.yaml").is_file())
+
+
+class Target(Enum):
+    """Which class is explained: the true one or the one that the model predicts."""
+
+    label = "label"
+    predicted = "predicted"
+
+
+@dataclass
+class Data:
+    name: str = MISSING
+    label_space: str = MISSING  # what the labels mean; chooses the model's variant
+    mean: list[float] = MISSING
+    std: list[float] = MISSING
+    batch_size: int = MISSING
+    num_workers: int = MISSING
+
+
+@dataclass
+class Model:
+    name: str = MISSING
+    variants: dict[str, Any] = MISSING
+    checkpoint: str | None = MISSING
+
+
+@dataclass
+class Canonizer:
+    tolerance: float = MISSING
+    verify: int = MISSING
+
+
+@dataclass
+class Method:
+    name: str = MISSING
+    title: str = MISSING
+
+
+#: the schema of the keys that all configs of a group share
+GROUPS: dict[str, type] = {"data": Data, "model": Model, "canonizer": Canonizer, "method": Method}
+
+
+@dataclass
+class Perturbation:
+    batch_size: int = 256
+
+
+@dataclass
+class Config:
+    study: str = "default"
+    seed: int = 0
+    precision: int = 32
+    canonize: bool = False
+    target: Target = Target.label
+    save_maps: int = 16
+    perturbation: Perturbation = field(default_factory=Perturbation)
+    data: Any = MISSING
+    model: Any = MISSING
+    canonizer: Any = None
+    method: Any = MISSING
+    metric: dict[str, Any] = MISSING
+    trainer: dict[str, Any] = MISSING
+    logger: Any = None
+
+
+@dataclass
+class Training:
+    """What ``python -m canonxai.train`` reads."""
+
+    seed: int = 0
+    samples: int = 200_000
+    batch_size: int = 128
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.0
+    output: str = MISSING
+    data: Any = MISSING
+    model: Any = MISSING
+    canonizer: Any = None  # of no use here, but every model's config names one
+    trainer: dict[str, Any] = MISSING
+
+
+def register() -> None:
+    """Makes the schemas of the whole configs available to their defaults lists."""
+    OmegaConf.register_new_resolver("cell", lambda *, _root_: cell_name(_root_), replace=True)
+    OmegaConf.register_new_resolver("options", options, replace=True)
+    store = ConfigStore.instance()
+    store.store(name="schema_config", node=Config)
+    store.store(name="schema_training", node=Training)
+
+
+def options() -> str:
+    """Every config group with its options, each with the comment that begins its file."""
+    lines = []
+    for group in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"):
+        lines.append(f"{group.name}=")
+        for path in sorted(group.glob("*.yaml")):
+            comments = (line for line in path.read_text().splitlines() if not line.startswith("# @package"))
+            lines.append(f"  {path.stem:<20}{next(comments).removeprefix('#').strip()}")
+    return "\n".join(lines) + "\n"
+
+
+#: keys on which no result depends
+_NO_SETTINGS = {"study", "save_maps", "trainer", "logger", "perturbation", "hydra"}
+_NO_DATA_SETTINGS = {"batch_size", "num_workers"}
+
+
+def state(cfg: DictConfig) -> str:
+    """``original``, ``canonized``, or which part of the canonizer was applied, as ``merge_bn``."""
+    if not cfg.canonize or cfg.canonizer is None:
+        return "original"
+    parts = cfg.canonizer.get("parts")
+    return "canonized" if parts is None else "+".join(parts) or "no_parts"
+
+
+def cell_name(cfg: DictConfig) -> str:
+    """A readable name that two cells share only if they compute the same.
+
+    Data, model, method and state, and eight digits of a hash over all settings on which results depend.
+    """
+    everything = typing.cast("dict[str, Any]", OmegaConf.to_container(cfg))
+    settings = {key: value for key, value in everything.items() if key not in _NO_SETTINGS}
+    settings["data"] = {key: value for key, value in settings["data"].items() if key not in _NO_DATA_SETTINGS}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+    return f"{cfg.data.name}-{cfg.model.name}-{cfg.method.name}-{state(cfg)}-{digest[:8]}"
+
+
+def check_groups(cfg: DictConfig) -> None:
+    """Converts the keys that all configs of a group share to the types that their schema gives them.
+
+    Raises:
+        UserError: if a key is missing or its value has another type.
+    """
+    for group, schema in GROUPS.items():
+        if cfg.get(group) is None:
+            continue
+        typed = OmegaConf.structured(schema)
+        for key in typed:
+            if key in cfg[group]:
+                _assign(typed, key, cfg[group][key], f"{group}.{key}")
+            if OmegaConf.is_missing(typed, key):
+                raise UserError(f"{group}.{key}: expected a value, got none.")
+        OmegaConf.set_struct(cfg[group], False)
+        cfg[group].update(typed)
+
+
+def build(node: DictConfig, group: str, schema: type | None = None, **extra: Any) -> Any:
+    """Calls a node's ``_target_`` with the node's other keys, checked against the target's signature.
+
+    Args:
+        node: a config node with a ``_target_``.
+        group: the node's place in the config, for messages.
+        schema: the dataclass whose keys belong to the framework and not to the target.
+        extra: arguments that do not come from the config.
+
+    Raises:
+        UserError: if the target does not exist, a key is not one of its arguments, or a value has the wrong type.
+    """
+    path = str(node["_target_"])
+    try:
+        target = get_object(path)
+    except (InstantiationException, ValueError, ImportError) as error:
+        raise UserError(f"{group}._target_: expected the dotted path of a class or function, got {path!r}.") from error
+    ours = {"_target_"} | ({f.name for f in dataclasses.fields(schema)} if schema else set())
+    arguments = _arguments(target, exclude=set(extra))
+    for key in (str(key) for key in node if key not in ours):
+        if key not in arguments and OmegaConf.is_struct(arguments):
+            known = ", ".join(str(key) for key in arguments) or "no arguments"
+            raise UserError(f"{group}.{key}: {path} takes no such argument, only {known}.")
+        _assign(arguments, key, node[key], f"{group}.{key}")
+    missing = [str(key) for key in arguments if OmegaConf.is_missing(arguments, key)]
+    if missing:
+        raise UserError(f"{group}.{missing[0]}: expected a value, as {path} requires it, got none.")
+    return target(**typing.cast("dict[str, Any]", OmegaConf.to_container(arguments)), **extra)
+
+
+def _arguments(target: Any, exclude: set[str]) -> DictConfig:
+    """The arguments of ``target`` with their defaults: the types that OmegaConf knows are kept, the rest is ``Any``."""
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    arguments, is_open = [], False
+    for parameter in inspect.signature(target).parameters.values():
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            is_open |= parameter.kind is parameter.VAR_KEYWORD
+        elif parameter.name not in exclude:
+            default = MISSING if parameter.default is parameter.empty else parameter.default
+            argument = (parameter.name, hints.get(parameter.name, Any), default)
+            arguments.append(argument if _is_known(*argument) else (parameter.name, Any, default))
+    config = _structured(arguments)
+    OmegaConf.set_struct(config, not is_open)
+    return config
+
+
+def _assign(typed: DictConfig, key: str, value: Any, name: str) -> None:
+    try:
+        typed[key] = value
+    except OmegaConfBaseException as error:
+        raise UserError(f"{name}: {str(error).partition(chr(10))[0]}.") from error
+
+
+def _structured(arguments: list[tuple[str, Any, Any]]) -> DictConfig:
+    fields = [(name, hint, field(default_factory=lambda default=default: default)) for name, hint, default in arguments]
+    return typing.cast(DictConfig, OmegaConf.structured(dataclasses.make_dataclass("Arguments", fields)))
+
+
+def _is_known(name: str, hint: Any, default: Any) -> bool:
+    try:
+        _structured([(name, hint, default)])
+    except (OmegaConfBaseException, ValueError, TypeError):
+        return False
+    return True

@@ -1,0 +1,72 @@
+"""What every data set yields, and the Lightning data module that batches it.
+
+A data set is a class with ``__len__``, ``__getitem__`` (a :class:`Sample`) and the class names; it stays in image
+space (uint8), because perturbation and the box bounds of LRP are defined there. Normalisation happens on the device.
+"""
+
+from typing import Protocol, TypedDict
+
+import torch
+from jaxtyping import Bool, Int64, UInt8
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from canonxai.errors import check
+
+
+class Sample(TypedDict):
+    """One image and the object of its class."""
+
+    sample_id: int  #: unique within the data set; results are keyed and paired by it
+    image: UInt8[Tensor, "3 height width"]
+    label: int
+    box: Bool[Tensor, "height width"]  #: union of the label's boxes
+    mask: Bool[Tensor, "height width"]  #: the object itself; equals ``box`` where only boxes are known
+
+
+class Batch(TypedDict):
+    """Samples stacked by torch's default collation."""
+
+    sample_id: Int64[Tensor, " batch"]
+    image: UInt8[Tensor, "batch 3 height width"]
+    label: Int64[Tensor, " batch"]
+    box: Bool[Tensor, "batch height width"]
+    mask: Bool[Tensor, "batch height width"]
+
+
+class LocalizationDataset(Protocol):
+    """What the data module needs of a data set."""
+
+    classes: list[str]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+class DataModule(LightningDataModule):
+    """Batches of a data set, in its own order, each sample once.
+
+    Args:
+        dataset: the samples to predict on.
+        batch_size: samples a batch; results do not depend on it.
+        num_workers: loading processes; results do not depend on it.
+    """
+
+    def __init__(self, dataset: LocalizationDataset, batch_size: int, num_workers: int) -> None:
+        super().__init__()
+        check(batch_size >= 1, "data.batch_size", "an integer >= 1", batch_size)
+        check(num_workers >= 0, "data.num_workers", "an integer >= 0", num_workers)
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        dataset: Dataset[Batch] = self.dataset  # type: ignore[assignment]
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )

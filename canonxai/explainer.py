@@ -1,0 +1,155 @@
+"""The step that Lightning's predict loop drives: a batch is attributed, then the maps are evaluated."""
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from zennit.canonizers import Canonizer
+
+from canonxai.attribution import Method, Query
+from canonxai.canonizers import Agreement, canonization_agreement
+from canonxai.config import Target
+from canonxai.data import Batch
+from canonxai.errors import UserError, check
+from canonxai.metrics import Explanation, Metric, heatmap
+from canonxai.models.normalization import Normalization
+
+
+class Evaluation(TypedDict):
+    """What one batch yields."""
+
+    columns: dict[str, Tensor]  #: a row an image
+    heatmap: Float[Tensor, "batch height width"]
+
+
+class Explainer(LightningModule):
+    """Explains a network with one method in one state of canonization, and evaluates the maps.
+
+    The network is the original one throughout, and is canonized only while its relevance is computed: predictions and
+    perturbation curves of both states come from the very same function.
+
+    Args:
+        model: a classifier of normalised images; frozen and put into evaluation mode.
+        normalize: from pixel values to the model's input.
+        method: how to explain.
+        metrics: what to evaluate, by name.
+        canonizer: ``None`` explains the network as written.
+        target: which class is explained.
+        seed: of all random numbers.
+        batch_size: images in one forward of a perturbation test.
+        verify: how many images, from the first on, are used to prove that the canonizer leaves the logits unchanged.
+        tolerance: largest relative difference of the logits, in the run's precision, at which the run goes on.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        normalize: Normalization,
+        method: Method,
+        metrics: Mapping[str, Metric],
+        canonizer: Canonizer | None = None,
+        target: Target = Target.label,
+        seed: int = 0,
+        batch_size: int = 256,
+        verify: int = 64,
+        tolerance: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        check(batch_size >= 1, "perturbation.batch_size", "an integer >= 1", batch_size)
+        check(verify >= 1, "canonizer.verify", "an integer >= 1", verify)
+        check(tolerance > 0, "canonizer.tolerance", "a number > 0", tolerance)
+        self.model = model.eval().requires_grad_(False)
+        self.normalize = normalize
+        self.method, self.metrics = method, metrics
+        self.canonizers = [] if canonizer is None else [canonizer]
+        self.target, self.seed, self.batch_size = target, seed, batch_size
+        self.verify, self.tolerance = verify, tolerance
+        self.verified = 0
+        self.agreement: dict[str, Agreement] = {}
+
+    @torch.no_grad()
+    def predict_step(self, batch: Batch, batch_idx: int) -> Evaluation:
+        input = self.normalize(batch["image"])
+        logits = self.model(input)
+        _check_finite("model", "logits", logits, batch["sample_id"])
+        check(
+            int(batch["label"].max()) < logits.shape[1], "model", f"an output for class {int(batch['label'].max())}",
+            f"{logits.shape[1]} outputs", "Choose a model whose label_space is the data set's.",
+        )  # fmt: skip
+        self._verify(input)
+
+        target = batch["label"] if self.target is Target.label else logits.argmax(1)
+        query = self.query(input, target, batch["sample_id"])
+        attribution = self.method(query, self.canonizers)
+        _check_finite("method", "relevance", attribution, batch["sample_id"])
+        original = None
+        if any(metric.needs_original for metric in self.metrics.values()):
+            original = self.method(query) if self.canonizers else attribution
+
+        explanation = Explanation(
+            sample_id=batch["sample_id"],
+            image=batch["image"],
+            box=batch["box"],
+            mask=batch["mask"],
+            target=target,
+            logits=logits,
+            attribution=attribution,
+            original=original,
+            predict=self._predict,
+            batch_size=self.batch_size,
+            seed=self.seed,
+        )
+        columns = {
+            "sample_id": batch["sample_id"],
+            "label": batch["label"],
+            "target": target,
+            "prediction": logits.argmax(1),
+            "probability": logits.softmax(1).gather(1, target[:, None])[:, 0],
+            "box_fraction": batch["box"].double().mean((1, 2)),
+            "relevance_total": attribution.double().sum((1, 2, 3)),
+            "relevance_max": attribution.abs().amax((1, 2, 3)),
+        }
+        for metric in self.metrics.values():
+            columns |= metric(explanation)
+        return {"columns": columns, "heatmap": heatmap(attribution)}
+
+    def query(self, input: Tensor, target: Int64[Tensor, " batch"], sample_id: Int64[Tensor, " batch"]) -> Query:
+        """The question that the method answers for a batch of normalised images."""
+        low, high = self.normalize.bounds
+        return Query(self.model, input, target, low, high, sample_id, self.seed)
+
+    def _predict(self, image: UInt8[Tensor, "n channels height width"]) -> Float[Tensor, "n classes"]:
+        logits: Tensor = self.model(self.normalize(image))
+        return logits
+
+    def _verify(self, input: Float[Tensor, "batch channels height width"]) -> None:
+        """Compares canonized and original logits in float64 and in the run's precision, on the first images."""
+        input = input[: self.verify - self.verified]
+        if not self.canonizers or not len(input):
+            return
+        self.verified += len(input)
+        for dtype in (torch.float64, input.dtype):
+            name = str(dtype).removeprefix("torch.")
+            agreement = canonization_agreement(self.model, self.canonizers, input, dtype)
+            self.agreement[name] = self.agreement.get(name, Agreement()) | agreement
+        check(
+            agreement.max_rel <= self.tolerance,
+            "canonizer",
+            f"logits as those of the original network, up to canonizer.tolerance={self.tolerance:g}",
+            f"a relative difference of {agreement.max_rel:.3g}",
+            "The canonizer does not fit this network; or it is zennit's inexact one (canonizer.exact=false), which "
+            "needs canonizer.tolerance=0.1.",
+        )
+
+
+def _check_finite(argument: str, what: str, values: Tensor, sample_id: Int64[Tensor, " batch"]) -> None:
+    wrong = sample_id[~values.flatten(1).isfinite().all(1)].tolist()
+    if wrong:
+        more = f" and {len(wrong) - 5} more of the batch" if len(wrong) > 5 else ""
+        raise UserError(
+            f"{argument}: expected finite {what}, got NaN or infinity for sample {', '.join(map(str, wrong[:5]))}{more}. "
+            "Raise method.epsilon or method.stabilizer, use precision=64, or check the weights."
+        )

@@ -1,0 +1,82 @@
+"""What a metric sees and what it says of itself."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A batch of explained images.
+
+    Attributes:
+        sample_id: names of the samples.
+        image: pixel values.
+        box: union of the boxes of the label's objects.
+        mask: the label's objects.
+        target: the class that is explained.
+        logits: the original network's output for ``image``.
+        attribution: the maps, per channel.
+        original: the same method's maps on the original network, where a metric needs them.
+        predict: the original network's logits of other images; evaluated without gradients.
+        batch_size: how many images ``predict`` should be given at once.
+        seed: the run's seed.
+    """
+
+    sample_id: Int64[Tensor, " batch"]
+    image: UInt8[Tensor, "batch channels height width"]
+    box: Bool[Tensor, "batch height width"]
+    mask: Bool[Tensor, "batch height width"]
+    target: Int64[Tensor, " batch"]
+    logits: Float[Tensor, "batch classes"]
+    attribution: Float[Tensor, "batch channels height width"]
+    original: Float[Tensor, "batch channels height width"] | None
+    predict: Callable[[UInt8[Tensor, "n channels height width"]], Float[Tensor, "n classes"]]
+    batch_size: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Column:
+    """One value that a metric stores for each image.
+
+    Attributes:
+        description: what it is, with its range.
+        kind: a number, or a list of numbers.
+        higher_is_better: the direction, or ``None`` where there is none.
+        axis: for a list, the value on the horizontal axis of each entry.
+    """
+
+    description: str
+    kind: Literal["number", "curve"] = "number"
+    higher_is_better: bool | None = None
+    axis: tuple[float, ...] = ()
+
+
+class Metric(ABC):
+    """A metric: a callable from a batch to its columns.
+
+    A value that is not defined for an image is NaN here; it is stored as null, counted, and left out of means.
+    """
+
+    needs_original: ClassVar[bool] = False  #: whether ``Explanation.original`` must be there
+
+    @property
+    @abstractmethod
+    def columns(self) -> dict[str, Column]:
+        """The columns that a call returns."""
+
+    @abstractmethod
+    def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, "batch *axis"]]:
+        """The values of each column, one row an image."""
+
+
+def heatmap(
+    attribution: Float[Tensor, "batch channels height width"],
+) -> Float[Tensor, "batch height width"]:
+    """The attribution of each pixel: the sum over its channels."""
+    return attribution.sum(1)

@@ -1,0 +1,1 @@
+"""Networks: torchvision's own for ImageNet, small ones of the same blocks for the embedded benchmark."""

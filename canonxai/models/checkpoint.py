@@ -1,0 +1,77 @@
+"""Weights from and to files that cannot run code: safetensors, or a state dict read with ``weights_only=True``."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from canonxai.errors import UserError
+
+WEIGHTS = Path(__file__).parent / "weights"  #: the trained weights that the package carries
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file, or of a file that ``torch.save(model.state_dict(), path)`` wrote.
+
+    Raises:
+        UserError: if the file is missing, damaged, or holds anything but a state dict.
+    """
+    if not path.is_file():
+        raise UserError(f"model.checkpoint: expected a file, got {str(path)!r}, which does not exist.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"model.checkpoint: expected a safetensors file or a state dict, got {str(path)!r}, "
+            f"which cannot be read ({reason}). Save one with torch.save(model.state_dict(), path)."
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(
+            f"model.checkpoint: expected a state dict (names to tensors), got {type(state).__name__} in {str(path)!r}. "
+            "Save one with torch.save(model.state_dict(), path)."
+        )
+    return state
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fills ``model`` from a file, every entry exactly once; values are converted to the model's precision.
+
+    Raises:
+        UserError: if the file cannot be read, or its names or shapes are not the model's.
+    """
+    state = read_state_dict(path)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    got = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    wrong = [f"{name}: expected shape {shape}, got {got.get(name)}" for name, shape in expected.items()
+             if got.get(name) != shape]  # fmt: skip
+    wrong += [f"{name}: not in the model" for name in got if name not in expected]
+    if wrong:
+        raise UserError(
+            f"model.checkpoint: {str(path)!r} does not fit {type(model).__name__}: {len(wrong)} entries differ, "
+            f"first {'; '.join(wrong[:3])}. Choose the model that the weights belong to."
+        )
+    model.load_state_dict(state)
+
+
+def save_weights(model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+    """Writes a model's state as safetensors, floating-point values in half precision, with ``metadata``."""
+    state = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(state, path, metadata)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What :func:`save_weights` recorded: accuracy, seed and recipe."""
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})

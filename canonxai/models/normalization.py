@@ -1,0 +1,39 @@
+"""From pixels to what a network expects."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from canonxai.errors import check
+
+
+class Normalization(nn.Module):
+    """Pixel values 0..255 to ``(pixel / 255 - mean) / std``, per channel.
+
+    Args:
+        mean: three values in [0, 1].
+        std: three values > 0.
+
+    Raises:
+        UserError: if there are not three values, or a deviation is not positive.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        check(len(mean) == 3, "data.mean", "three numbers", list(mean))
+        check(len(std) == 3 and min(std) > 0, "data.std", "three numbers > 0", list(std))
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, pixels: UInt8[Tensor, "*batch 3 height width"]) -> Float[Tensor, "*batch 3 height width"]:
+        return (pixels.to(self.mean.dtype) / 255 - self.mean) / self.std
+
+    @property
+    def bounds(self) -> tuple[Float[Tensor, "3 1 1"], Float[Tensor, "3 1 1"]]:
+        """The lowest and the highest value that a normalised pixel can take."""
+        return -self.mean / self.std, (1 - self.mean) / self.std

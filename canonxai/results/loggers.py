@@ -1,0 +1,144 @@
+"""Loggers of a finished cell: a CSV file, or Weights & Biases through Lightning's ``WandbLogger``.
+
+The store is the source of truth; a logger never stops or delays a run. Each builder takes the cell and the options of its
+YAML.
+"""
+
+import logging
+import netrc
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+
+from canonxai.errors import check_choice
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a logger knows of a cell before it runs."""
+
+    study: str
+    name: str
+    folder: Path
+    settings: Mapping[str, Any]
+    tags: tuple[str, ...]
+
+
+def no_logger(cell: Cell) -> None:
+    """Nothing: the files of the run are all there is."""
+
+
+def csv_logger(cell: Cell) -> CSVLogger:
+    """Lightning's CSV logger: ``metrics.csv`` in the cell's folder."""
+    return CSVLogger(save_dir=cell.folder.parent, name="", version=cell.folder.name)
+
+
+def wandb_logger(
+    cell: Cell, project: str = "canonxai", entity: str | None = None, mode: str = "auto", timeout: int = 10
+) -> WandbLogger:
+    """One Weights & Biases run for a cell, grouped by study, tagged by model, method and state.
+
+    Args:
+        cell: the cell.
+        project: the project's name.
+        entity: the user or team; ``None`` for the default one.
+        mode: ``online``, ``offline``, or ``auto``: online where a key is configured and the server answers.
+        timeout: seconds to wait for the server before the run goes offline.
+
+    Raises:
+        UserError: if ``mode`` is none of these.
+    """
+    import wandb
+
+    check_choice("logger.mode", mode, ("auto", "online", "offline"))
+    online = mode == "online" or (mode == "auto" and _has_key(wandb.setup().settings.base_url))
+    wandb.finish()  # a run that another job of this process left open
+
+    def start(mode: str) -> Any:
+        return wandb.init(
+            project=project,
+            entity=entity,
+            group=cell.study,
+            name=cell.name,
+            job_type="cell",
+            tags=list(cell.tags),
+            config=dict(cell.settings),
+            dir=cell.folder,
+            mode=mode,
+            settings=wandb.Settings(init_timeout=timeout, silent=True, console="off"),
+        )
+
+    run = None
+    if online:
+        try:
+            run = start("online")
+        except wandb.errors.Error as error:
+            log.warning("W&B: the server did not answer within %d s (%s)", timeout, str(error).partition("\n")[0])
+    if run is None:
+        run = start("offline")
+        log.info("W&B: offline; to upload this run later: wandb sync %s", Path(run.dir).parent)
+    return WandbLogger(experiment=run)
+
+
+def _has_key(base_url: str) -> bool:
+    """Whether a key for the server is in the environment or in the netrc file, where ``wandb login`` puts it."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    try:
+        return netrc.netrc(path).authenticators(urlparse(base_url).hostname or "") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def log_results(logger: Logger | None, cell: Cell, summary: Mapping[str, Any]) -> None:
+    """Gives a cell's settings, figures, curves and maps to its logger and closes it; failures are told, not raised."""
+    if logger is None:
+        return
+    try:
+        logger.log_hyperparams(dict(cell.settings))
+        logger.log_metrics(scalars(summary))
+        if isinstance(logger, WandbLogger):
+            _log_media(logger, cell, summary)
+    except Exception as error:  # whatever a logger raises, the results are in the store
+        log.warning("logger: the results are stored, but could not be logged (%s: %s)", type(error).__name__, error)
+
+
+def close(logger: Logger | None, failed: bool = False) -> None:
+    """Ends a logger's run, so that the next job of this process gets its own."""
+    if logger is None:
+        return
+    logger.finalize("failed" if failed else "success")
+    if isinstance(logger, WandbLogger):
+        logger.experiment.finish(exit_code=int(failed))
+
+
+def scalars(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of a summary by name, as ``localization/all``, ``localization/all/low``."""
+    flat = {name: summary[name] for name in ("images", "accuracy", "probability")}
+    flat |= {f"relevance/{name}": value for name, value in summary["relevance"].items()}
+    for metric, values in summary["metrics"].items():
+        for stratum, mean in values["strata"].items():
+            flat[f"{metric}/{stratum}"] = mean["mean"]
+            flat |= {f"{metric}/{stratum}/{name}": mean[name] for name in ("low", "high", "n", "undefined")}
+    return {name: float(value) for name, value in flat.items() if value is not None}
+
+
+def _log_media(logger: WandbLogger, cell: Cell, summary: Mapping[str, Any]) -> None:
+    import wandb
+
+    run = logger.experiment
+    for name, curve in summary["curves"].items():
+        table = wandb.Table(columns=["fraction", "f"], data=[list(row) for row in zip(curve["axis"], curve["mean"], strict=True)])
+        run.log({name: wandb.plot.line(table, "fraction", "f", title=f"{name}, mean over images")})
+    picture = cell.folder / "maps.png"
+    if picture.is_file():
+        run.log({"maps": wandb.Image(str(picture))})
+    run.summary.update(scalars(summary))

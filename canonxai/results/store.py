@@ -1,0 +1,129 @@
+"""Per-image results on disk: a part file a batch, merged into ``samples.parquet`` when the cell is complete.
+
+Each part is written as a temporary file, flushed to the disk and renamed, so it is there whole or not at all: a run that
+breaks off loses at most the batch in flight. ``samples.parquet`` appears only when all images are done.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import BasePredictionWriter
+from torch import Tensor
+
+from canonxai.errors import UserError
+from canonxai.explainer import Evaluation
+from canonxai.metrics import Metric
+
+#: the columns of every ``samples.parquet``; those of the metrics follow
+COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+    "sample_id": (pa.int64(), "the sample's number in its data set; results of two cells are paired by it"),
+    "label": (pa.int32(), "the true class"),
+    "target": (pa.int32(), "the explained class"),
+    "prediction": (pa.int32(), "the class with the largest logit"),
+    "probability": (pa.float64(), "softmax probability of the explained class"),
+    "box_fraction": (pa.float64(), "area of the union of the label's boxes over the area of the image"),
+    "relevance_total": (pa.float64(), "sum of the map over pixels and channels"),
+    "relevance_max": (pa.float64(), "largest absolute value of the map"),
+}
+PARTS_AT_ONCE = 256  #: how many parts are in memory when they are merged
+TYPES = {"number": pa.float64(), "curve": pa.list_(pa.float64())}
+
+
+def sample_schema(metrics: Mapping[str, Metric]) -> pa.Schema:
+    """The schema of ``samples.parquet``: :data:`COLUMNS` and those of the metrics, each with its description."""
+    fields = [pa.field(name, kind, metadata={"description": text}) for name, (kind, text) in COLUMNS.items()]
+    for metric in metrics.values():
+        for name, column in metric.columns.items():
+            fields.append(pa.field(name, TYPES[column.kind], metadata={"description": column.description}))
+    return pa.schema(fields)
+
+
+class Store:
+    """The results of one cell in a folder.
+
+    Args:
+        folder: the cell's folder; results of an earlier run in it are removed.
+        schema: of the table.
+
+    Raises:
+        UserError: if the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        self.folder, self.schema = folder, schema
+        self.path = folder / "samples.parquet"
+        self.parts = folder / "parts"
+        with writes(folder):
+            shutil.rmtree(self.parts, ignore_errors=True)
+            self.parts.mkdir(parents=True)
+            for name in ("samples.parquet", "summary.json"):
+                (folder / name).unlink(missing_ok=True)
+
+    def write(self, index: int, columns: Mapping[str, Tensor]) -> None:
+        """Writes one part; NaN becomes null."""
+        arrays = [
+            pa.array(columns[field.name].cpu().tolist(), from_pandas=True, type=field.type) for field in self.schema
+        ]
+        self._write(self.parts / f"part-{index:08d}.parquet", [pa.table(arrays, schema=self.schema)])
+
+    def finish(self) -> None:
+        """Merges the parts into ``samples.parquet``, in their order, some at a time."""
+        parts = sorted(self.parts.glob("part-*.parquet"))
+        groups = (parts[start : start + PARTS_AT_ONCE] for start in range(0, len(parts), PARTS_AT_ONCE))
+        self._write(self.path, (pa.concat_tables(map(pq.read_table, group)) for group in groups))
+        shutil.rmtree(self.parts)
+
+    def read(self, columns: list[str]) -> pa.Table:
+        """Some columns of the complete table."""
+        return pq.read_table(self.path, columns=columns)
+
+    def batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Some columns of the complete table, a piece at a time."""
+        yield from pq.ParquetFile(self.path).iter_batches(columns=columns)
+
+    def _write(self, path: Path, tables: Iterable[pa.Table]) -> None:
+        temporary = path.with_suffix(".tmp")
+        with writes(self.folder), temporary.open("wb") as file:
+            with pq.ParquetWriter(file, self.schema) as writer:
+                for table in tables:
+                    writer.write_table(table)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+class writes:
+    """Tells a failure to write in one line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, OSError):
+            raise UserError(
+                f"folder: expected to write to {str(self.folder)!r}, got: {error.strerror or error}. Free space or choose "
+                "another place by hydra.run.dir=PATH (hydra.sweep.dir in a multirun); what was written before is kept "
+                "in parts/."
+            ) from error
+
+
+class StoreWriter(BasePredictionWriter):
+    """Puts each batch of Lightning's predict loop into a store."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__("batch")
+        self.store = store
+
+    def write_on_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, prediction: Evaluation, batch_indices: Any, batch: Any,
+        batch_idx: int, dataloader_idx: int,
+    ) -> None:  # fmt: skip
+        self.store.write(batch_idx, prediction["columns"])

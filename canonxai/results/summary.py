@@ -1,0 +1,97 @@
+"""One cell in numbers: ``summary.json`` and the table at the end of a run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from canonxai.metrics import Metric
+from canonxai.results.statistics import Mean, mean_with_interval
+from canonxai.results.store import Store
+
+#: images whose boxes cover less than this fraction; the study's strata
+STRATA = {"all": np.inf, "box < 50 %": 0.5, "box < 25 %": 0.25}
+
+
+def summarize(store: Store, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    """What a complete cell says: accuracy, relevance, each metric by stratum, and mean curves.
+
+    Args:
+        store: a store that is finished.
+        metrics: the metrics whose columns it has.
+    """
+    columns = {name: column for metric in metrics.values() for name, column in metric.columns.items()}
+    numbers = [name for name, column in columns.items() if column.kind == "number"]
+    general = ["label", "prediction", "probability", "box_fraction", "relevance_total", "relevance_max"]
+    table = {name: _floats(store.read([name])[name]) for name in general + numbers}
+    strata = {stratum: table["box_fraction"] < limit for stratum, limit in STRATA.items()}
+    return {
+        "images": len(table["label"]),
+        "accuracy": float((table["label"] == table["prediction"]).mean()),
+        "probability": float(table["probability"].mean()),
+        "relevance": {
+            "mean_total": float(table["relevance_total"].mean()),
+            "max_abs": float(table["relevance_max"].max()),
+        },
+        "metrics": {
+            name: {
+                "higher_is_better": columns[name].higher_is_better,
+                "strata": {
+                    stratum: mean_with_interval(table[name][chosen])._asdict() for stratum, chosen in strata.items()
+                },
+            }
+            for name in numbers
+        },
+        "curves": {
+            name: {"axis": list(column.axis), "mean": _mean_curve(store, name)}
+            for name, column in columns.items()
+            if column.kind == "curve"
+        },
+    }
+
+
+def _floats(column: Any) -> np.ndarray:
+    """A column as float64, null as NaN."""
+    return np.asarray(column.cast("float64").to_numpy())
+
+
+def _mean_curve(store: Store, name: str) -> list[float]:
+    total: np.ndarray | float = 0.0
+    rows = 0
+    for batch in store.batches([name]):
+        curves = np.stack(batch.column(name).to_numpy(zero_copy_only=False))
+        total, rows = total + curves.sum(0), rows + len(curves)
+    return [float(value) for value in np.atleast_1d(total / rows)]
+
+
+def print_summary(summary: Mapping[str, Any], console: Console) -> None:
+    """The table at the end of a run."""
+    title = f"{summary['title']} on {summary['model']}, {summary['state']}, {summary['images']} images"
+    table = Table(title=title, title_justify="left", caption=_caption(summary), caption_justify="left")
+    table.add_column("metric")
+    for stratum in STRATA:
+        table.add_column(stratum, justify="right")
+    for name, values in summary["metrics"].items():
+        table.add_row(name, *(format_mean(Mean(**values["strata"][stratum])) for stratum in STRATA))
+    console.print(table)
+
+
+def _caption(summary: Mapping[str, Any]) -> str:
+    lines = [f"mean [95 % bootstrap interval] (n); accuracy {summary['accuracy']:.3f}, "
+             f"{summary['images_per_second']:.0f} images/s"]  # fmt: skip
+    undefined = {name: values["strata"]["all"]["undefined"] for name, values in summary["metrics"].items()}
+    lines += [f"{name}: not defined for {count} images, left out" for name, count in undefined.items() if count]
+    if agreement := summary["agreement"]:
+        worst = ", ".join(f"{values['max_rel']:.1e} in {dtype}" for dtype, values in agreement["difference"].items())
+        lines.append(f"canonized = original logits up to {worst} (relative, {agreement['images']} images)")
+    return "\n".join([*lines, f"results: {summary['folder']}"])
+
+
+def format_mean(mean: Mean) -> str:
+    """``0.484 [0.461, 0.507] (256)``."""
+    if mean.mean is None:
+        return f"- ({mean.n})"
+    interval = "" if mean.low is None else f" [{mean.low:.3f}, {mean.high:.3f}]"
+    return f"{mean.mean:.3f}{interval} ({mean.n})"

@@ -1,0 +1,203 @@
+"""One cell of the grid: config -> objects -> ``Trainer.predict`` -> summary. The only file that reads the config."""
+
+import csv
+import dataclasses
+import json
+import logging
+import platform
+import subprocess
+import time
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+
+from canonxai.attribution import Method
+from canonxai.attribution.rules import rule_table
+from canonxai.config import Canonizer, Data, Method as MethodSchema, build, cell_name, check_groups, state
+from canonxai.data import DataModule
+from canonxai.errors import UserError, check, check_choice
+from canonxai.explainer import Explainer
+from canonxai.metrics import Metric
+from canonxai.models.build import build_network
+from canonxai.models.normalization import Normalization
+from canonxai.progress import ImageProgress
+from canonxai.results.loggers import Cell, close, log_results
+from canonxai.results.maps import MapsWriter
+from canonxai.results.store import Store, StoreWriter, sample_schema, writes
+from canonxai.results.summary import print_summary, summarize
+
+log = logging.getLogger(__name__)
+PACKAGES = ("canonxai", "torch", "torchvision", "zennit", "pytorch-lightning", "hydra-core", "numpy", "scipy")
+
+
+def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Computes one cell and writes its results to ``folder``.
+
+    Args:
+        cfg: the composed config, see ``conf/config.yaml``.
+        folder: the cell's own folder.
+
+    Returns:
+        The summary that ``summary.json`` holds.
+
+    Raises:
+        UserError: for a mistake in the config, the model, the data or the folder.
+    """
+    quiet()
+    check_groups(cfg)
+    check(cfg.seed >= 0, "seed", "an integer >= 0", cfg.seed)
+    check_choice("precision", cfg.precision, (32, 64))
+    started = time.monotonic()
+    metrics = build_metrics(cfg)
+    data = DataModule(build(cfg.data, "data", Data), cfg.data.batch_size, cfg.data.num_workers)
+    explainer = build_explainer(cfg, metrics)
+
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    with writes(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+    store = Store(folder, sample_schema(metrics))
+    maps = MapsWriter(folder, cfg.save_maps)
+    write_rules(folder, explainer, data)
+
+    cell = Cell(cfg.study, cell_name(cfg), folder, settings, (cfg.model.name, cfg.method.name, state(cfg)))
+    console = Console()
+    logger = build(cfg.logger, "logger", cell=cell) if cfg.logger else None
+    failed = True
+    try:
+        progress = ImageProgress(f"{cfg.method.title}, {cfg.model.name}, {state(cfg)}", len(data.dataset), console)
+        trainer = build_trainer(cfg, logger, [StoreWriter(store), maps, progress])
+        trainer.predict(explainer, datamodule=data, return_predictions=False)
+        store.finish()
+        seconds = time.monotonic() - started
+        summary = {
+            "study": cfg.study,
+            "cell": cell.name,
+            "data": cfg.data.name,
+            "model": cfg.model.name,
+            "method": cfg.method.name,
+            "title": cfg.method.title,
+            "canonize": cfg.canonize,
+            "state": state(cfg),
+            **summarize(store, metrics),
+            "agreement": agreement(explainer),
+            "seconds": seconds,
+            "images_per_second": len(data.dataset) / seconds,
+            "device": str(trainer.strategy.root_device),
+            "versions": versions(),
+            "folder": str(folder),
+        }
+        with writes(folder):
+            (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False))
+        log_results(logger, cell, summary)
+        failed = False
+    finally:
+        close(logger, failed)
+    print_summary(summary, console)
+    return summary
+
+
+def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
+    """The metrics that the config names; no two may have a column of the same name."""
+    check(len(cfg.metric) > 0, "metric", "at least one metric", [])
+    metrics: dict[str, Metric] = {name: build(node, f"metric.{name}") for name, node in cfg.metric.items()}
+    counts = Counter(column for metric in metrics.values() for column in metric.columns)
+    twice = [column for column, count in counts.items() if count > 1]
+    check(not twice, "metric", "metrics with columns of different names", twice)
+    return metrics
+
+
+def build_explainer(cfg: DictConfig, metrics: dict[str, Metric]) -> Explainer:
+    """The network, the canonizer and the method, ready to explain batches."""
+    canonizer, options = None, {}
+    if cfg.canonize:
+        if cfg.canonizer is None or cfg.canonizer.get("_target_") is None:
+            raise UserError(f"canonize: expected false, as model={cfg.model.name} names no canonizer, got True.")
+        canonizer = build(cfg.canonizer, "canonizer", Canonizer)
+        options = {"verify": cfg.canonizer.verify, "tolerance": cfg.canonizer.tolerance}
+    method: Method = build(cfg.method, "method", MethodSchema)
+    explainer = Explainer(
+        build_network(cfg.model),
+        Normalization(cfg.data.mean, cfg.data.std),
+        method,
+        metrics,
+        canonizer,
+        target=cfg.target,
+        seed=cfg.seed,
+        batch_size=cfg.perturbation.batch_size,
+        **options,
+    )
+    return explainer.to(torch.float64 if cfg.precision == 64 else torch.float32)
+
+
+def build_trainer(cfg: DictConfig, logger: Any, callbacks: list[Any]) -> Trainer:
+    """Lightning's Trainer, so that gradients can be had in its predict loop."""
+    try:
+        trainer: Trainer = build(
+            cfg.trainer,
+            "trainer",
+            logger=logger or False,
+            callbacks=callbacks,
+            inference_mode=False,
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+        )
+    except MisconfigurationException as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"trainer: expected a device of this machine, got: {reason} Use trainer=auto.") from error
+    return trainer
+
+
+def write_rules(folder: Path, explainer: Explainer, data: DataModule) -> None:
+    """Writes ``rules.csv``, the rule of every layer, and tells the counts in one line."""
+    sample = data.dataset[0]
+    with torch.no_grad():
+        input = explainer.normalize(sample["image"][None])
+    query = explainer.query(input, torch.tensor([sample["label"]]), torch.tensor([sample["sample_id"]]))
+    composite = explainer.method.composite(query, explainer.canonizers)
+    layers = rule_table(explainer.model, composite, explainer.canonizers)
+    with writes(folder), (folder / "rules.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, [field.name for field in dataclasses.fields(layers[0])])
+        table.writeheader()
+        table.writerows(map(dataclasses.asdict, layers))
+    counts = Counter(layer.rule for layer in layers)
+    log.info("rules: %s; see rules.csv", ", ".join(f"{count} x {rule}" for rule, count in counts.most_common()))
+
+
+def agreement(explainer: Explainer) -> dict[str, Any] | None:
+    """How far the logits of the canonized network are from the original's, and on how many images that was measured."""
+    if not explainer.agreement:
+        return None
+    difference = {dtype: dataclasses.asdict(value) for dtype, value in explainer.agreement.items()}
+    return {"images": explainer.verified, "difference": difference}
+
+
+def versions() -> dict[str, str | None]:
+    """Of what computed the results; the git commit only where the package runs from a checkout."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    found |= {name: version(name) for name in PACKAGES}
+    return found | {"git_commit": _git_commit()}
+
+
+def _git_commit() -> str | None:
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def quiet() -> None:
+    """Keeps Lightning's hints, which are for training, out of the log."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
