@@ -110,11 +110,15 @@ class Training:
 
 def register() -> None:
     """Makes the schemas of the whole configs available to their defaults lists."""
-    OmegaConf.register_new_resolver("cell", lambda *, _root_: cell_name(_root_), replace=True)
+    OmegaConf.register_new_resolver("cell", _cell, replace=True)
     OmegaConf.register_new_resolver("options", options, replace=True)
     store = ConfigStore.instance()
     store.store(name="schema_config", node=Config)
     store.store(name="schema_training", node=Training)
+
+
+def _cell(*, _root_: DictConfig) -> str:
+    return cell_name(_root_)
 
 
 def options() -> str:

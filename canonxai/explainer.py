@@ -149,7 +149,8 @@ def _check_finite(argument: str, what: str, values: Tensor, sample_id: Int64[Ten
     wrong = sample_id[~values.flatten(1).isfinite().all(1)].tolist()
     if wrong:
         more = f" and {len(wrong) - 5} more of the batch" if len(wrong) > 5 else ""
+        samples = ", ".join(map(str, wrong[:5])) + more
         raise UserError(
-            f"{argument}: expected finite {what}, got NaN or infinity for sample {', '.join(map(str, wrong[:5]))}{more}. "
+            f"{argument}: expected finite {what}, got NaN or infinity for sample {samples}. "
             "Raise method.epsilon or method.stabilizer, use precision=64, or check the weights."
         )

@@ -68,8 +68,9 @@ def perturbation_curve(
     """
     samples = torch.arange(len(image), device=image.device).repeat_interleave(len(counts))
     limits = counts.to(image.device).repeat(len(image))
-    curve = [
-        score(torch.where((rank[sample] < limit[:, None, None])[:, None], noise[sample], image[sample]), sample)
-        for sample, limit in zip(samples.split(batch_size), limits.split(batch_size), strict=True)
-    ]
+    curve = []
+    for start in range(0, len(samples), batch_size):
+        sample, limit = samples[start : start + batch_size], limits[start : start + batch_size]
+        replaced = (rank[sample] < limit[:, None, None])[:, None]
+        curve.append(score(torch.where(replaced, noise[sample], image[sample]), sample))
     return torch.cat(curve).view(len(image), len(counts))

@@ -1,8 +1,8 @@
 """Random numbers that are a pure function of (seed, stream, sample id, position), the same on every device.
 
 SplitMix64 (Steele, Lea and Flood, OOPSLA 2014, "Fast splittable pseudorandom number generators") on 64-bit integers:
-output ``i`` of a sample is ``mix(key + i * golden)``, where ``key`` mixes seed, stream and sample id. It has no state, so
-nothing depends on batch size, order or number of workers, and all cells of a study see the same numbers.
+output ``i`` of a sample is ``mix(key + i * golden)``, where ``key`` mixes seed, stream and sample id. It has no state,
+so nothing depends on batch size, order or number of workers, and all cells of a study see the same numbers.
 """
 
 import math
@@ -44,7 +44,8 @@ def normal(
 ) -> Float[Tensor, "batch *shape"]:
     """Standard normal values in float64, by the inverse of the distribution function."""
     uniform = (_shift_right(bits(seed, stream, sample_id, math.prod(shape)), 11).double() + 0.5) * 2.0**-53
-    return torch.special.ndtri(uniform).view(-1, *shape)
+    normal: Tensor = torch.special.ndtri(uniform)
+    return normal.view(-1, *shape)
 
 
 def _mix(z: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:

@@ -7,20 +7,22 @@ import logging
 import platform
 import subprocess
 import time
+import typing
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from canonxai.attribution import Method
 from canonxai.attribution.rules import rule_table
-from canonxai.config import Canonizer, Data, Method as MethodSchema, build, cell_name, check_groups, state
+from canonxai.config import Canonizer, Data, build, cell_name, check_groups, state
+from canonxai.config import Method as MethodSchema
 from canonxai.data import DataModule
 from canonxai.errors import UserError, check, check_choice
 from canonxai.explainer import Explainer
@@ -59,7 +61,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     data = DataModule(build(cfg.data, "data", Data), cfg.data.batch_size, cfg.data.num_workers)
     explainer = build_explainer(cfg, metrics)
 
-    settings = OmegaConf.to_container(cfg, resolve=True)
+    settings = typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
     with writes(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))

@@ -1,8 +1,7 @@
 """Trains a network for the embedded benchmark: ``python -m canonxai.train model=resnet18``.
 
-Every training scene is seen once: ``samples`` fresh scenes of the training split, each batch slightly rotated, scaled and
-sheared; AdamW with a one-cycle schedule.
-The file that is written holds half-precision weights, and records the accuracy of just these, the seed and the recipe.
+Every training scene is seen once: ``samples`` fresh scenes of the training split, each batch slightly rotated, scaled
+and sheared; AdamW with a one-cycle schedule. The file that is written holds half-precision weights, and records the accuracy of just these, the seed and the recipe.
 """
 
 import json
@@ -12,7 +11,7 @@ from typing import Any
 
 import hydra
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -43,9 +42,7 @@ class Classifier(LightningModule):
         return nn.functional.cross_entropy(logits, batch["label"], label_smoothing=self.cfg.label_smoothing)
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self.cfg.learning_rate, weight_decay=self.cfg.weight_decay
-        )
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.cfg.learning_rate, weight_decay=self.cfg.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, self.cfg.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches)
         )
@@ -80,8 +77,8 @@ def train(cfg: DictConfig) -> float:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_weights(model.cpu(), path, {})
     load_weights(model, path)  # measure what is stored, in half precision
-    test = OmegaConf.merge(cfg.data, {"split": "test", "size": TEST_SIZE, "seed": cfg.data.seed + 1})
-    score = accuracy(model, normalize, build(test, "data", Data))
+    cfg.data.update(split="test", size=TEST_SIZE, seed=cfg.data.seed + 1)
+    score = accuracy(model, normalize, build(cfg.data, "data", Data))
     recipe = {key: cfg[key] for key in ("samples", "batch_size", "learning_rate", "weight_decay", "label_smoothing")}
     recipe |= {"optimizer": "AdamW, one-cycle schedule", "augmentation": "affine", "torch": torch.__version__}
     save_weights(

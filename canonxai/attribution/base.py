@@ -1,7 +1,8 @@
 """What a method is asked and what it answers.
 
-A method is at most three things: a zennit composite (which rule each layer gets), a zennit attributor (what is done with
-the modified gradient), and what the result is multiplied with. The canonizers are given to the composite, as in zennit.
+A method is at most three things: a zennit composite (which rule each layer gets), a zennit attributor (what is done
+with the modified gradient), and what the result is multiplied with. The canonizers are given to the composite, as in
+zennit.
 """
 
 from collections.abc import Sequence
@@ -56,11 +57,9 @@ class Method:
         attributor = self.attributor(query, self.composite(query, canonizers))
         with torch.enable_grad():
             _, relevance = attributor(query.input.detach(), lambda logits: one_hot(query.target, logits))
-        return relevance.detach()
+        return Tensor.detach(relevance)
 
 
-def one_hot(
-    target: Int64[Tensor, " batch"], logits: Float[Tensor, "batch classes"]
-) -> Float[Tensor, "batch classes"]:
+def one_hot(target: Int64[Tensor, " batch"], logits: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
     """One at the target and zero elsewhere: propagating it back explains the target's logit."""
     return nn.functional.one_hot(target, logits.shape[1]).to(logits.dtype)

@@ -2,8 +2,9 @@
 
     R_i = sum_j  (x_i w_ij)+ / sum_i' (x_i' w_i'j)+  R_j    in every linear layer
 
-Zhang et al., ECCV 2016, "Top-down neural attention by Excitation Backprop"; zennit's ``ExcitationBackprop``: the z+ rule in
-all linear layers, nothing for BatchNorm, which therefore multiplies by its gradient gamma / sigma unless it is merged.
+Zhang et al., ECCV 2016, "Top-down neural attention by Excitation Backprop"; zennit's ``ExcitationBackprop``: the z+
+rule in all linear layers, nothing for BatchNorm, which therefore multiplies by its gradient gamma / sigma unless it is
+merged.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,8 @@
 
     R_in = 1[x > 0] 1[R_out > 0] R_out    at each ReLU
 
-Springenberg et al., ICLR 2015 Workshop, "Striving for simplicity: the all convolutional net"; zennit's ``GuidedBackprop``.
+Springenberg et al., ICLR 2015 Workshop, "Striving for simplicity: the all convolutional net"; zennit's
+``GuidedBackprop``.
 Works on ReLU modules; in a network that calls ReLU as a function it equals the gradient, see ``rules.csv`` of a run.
 """
 

@@ -20,7 +20,8 @@ class IntegratedGradients(Method):
 
     Args:
         steps: number n of points on the path, >= 1.
-        baseline: where the path begins: ``mean`` (the data's mean colour, zero after normalisation), ``black`` or ``white``.
+        baseline: where the path begins: ``mean`` (the data's mean colour, zero after normalisation), ``black`` or
+            ``white``.
 
     Raises:
         UserError: if an argument is out of its range.

@@ -1,14 +1,14 @@
-"""Layer-wise relevance propagation: the target's relevance is handed down layer by layer, in proportion to what was added.
+"""Layer-wise relevance propagation: the target's relevance is handed down layer by layer, in proportion.
 
     R_i = sum_j  z_ij / (sum_i' z_i'j + eps sign(.))  R_j,    z_ij = x_i w_ij    (the epsilon rule)
 
 Bach et al., PLoS ONE 2015, "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance
-propagation"; composites of rules after Montavon et al., 2019, "Layer-wise relevance propagation: an overview", and Kohlbrenner
-et al., IJCNN 2020. The relevance put in at the output is 1, as zennit's users do it: maps are those of the logit up to
-the factor 1 / f_c, so a negative logit turns the signs round compared with starting from f_c.
+propagation"; composites of rules after Montavon et al., 2019, "Layer-wise relevance propagation: an overview", and
+Kohlbrenner et al., IJCNN 2020. The relevance put in at the output is 1, as zennit's users do it: maps are those of the
+logit up to the factor 1 / f_c, so a negative logit turns the signs round compared with starting from f_c.
 
-All are zennit's composites where it has them. In each, activations and BatchNorm pass relevance on unchanged, and sums and
-average pools hand it on in proportion; that is why BatchNorm has to be merged first.
+All are zennit's composites where it has them. In each, activations and BatchNorm pass relevance on unchanged, and sums
+and average pools hand it on in proportion; that is why BatchNorm has to be merged first.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class LRP(Method):
     """What all composites of LRP share.
 
     Args:
-        epsilon: of the epsilon rule, relative to nothing: added to the pre-activation with its sign, > 0.
+        epsilon: of the epsilon rule: added to each pre-activation, with its sign, > 0.
         stabilizer: the same for all other rules, > 0.
         zero_params: parameters that count as zero, of ``weight`` and ``bias``; ``[bias]`` keeps the bias from absorbing
             relevance.
@@ -56,9 +56,7 @@ class LRP(Method):
         UserError: if an argument is out of its range.
     """
 
-    def __init__(
-        self, epsilon: float = 1e-6, stabilizer: float = 1e-6, zero_params: list[str] | None = None
-    ) -> None:
+    def __init__(self, epsilon: float = 1e-6, stabilizer: float = 1e-6, zero_params: list[str] | None = None) -> None:
         check_rule_arguments(epsilon, stabilizer, zero_params=zero_params)
         self.epsilon, self.stabilizer, self.zero_params = epsilon, stabilizer, zero_params
 

@@ -1,6 +1,6 @@
 """A random map: the floor that every method must beat.
 
-    R ~ N(0, 1), independent for each input value; a function of (seed, sample id) alone.
+Standard normal values, independent for each input value; a function of (seed, sample id) alone.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Which rule every layer really got, in the order of the forward pass.
 
-zennit gives rules to modules alone and says nothing of the rest: a residual add, or a ReLU that is called as a function,
-is left to the plain gradient. This table shows each operation of the network with the hook that is registered on it.
+zennit gives rules to modules alone and says nothing of the rest: a residual add, or a ReLU that is called as a
+function, is left to the plain gradient. This table shows each operation with the hook that is registered on it.
 """
 
 from collections import Counter

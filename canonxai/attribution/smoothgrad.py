@@ -2,9 +2,9 @@
 
     R = 1/n sum_{i=1..n} df_c/dx (x + e_i),    e_i ~ N(0, sigma^2),    sigma = noise (max x - min x)
 
-Smilkov et al., 2017, "SmoothGrad: removing noise by adding noise". zennit's own draws its noise from the global generator,
-so that maps depend on the batch; here each sample's noise is a function of (seed, sample id). As in zennit, the last copy is
-the input itself, so that one sample gives the gradient.
+Smilkov et al., 2017, "SmoothGrad: removing noise by adding noise". zennit's own draws its noise from the global
+generator, so that maps depend on the batch; here each sample's noise is a function of (seed, sample id). As in zennit,
+one copy is the input itself, so that one sample gives the gradient.
 """
 
 from collections.abc import Callable

@@ -28,9 +28,7 @@ class Agreement:
         return Agreement(max(self.max_abs, other.max_abs), max(self.max_rel, other.max_rel))
 
 
-def logit_agreement(
-    original: Float[Tensor, "batch classes"], canonized: Float[Tensor, "batch classes"]
-) -> Agreement:
+def logit_agreement(original: Float[Tensor, "batch classes"], canonized: Float[Tensor, "batch classes"]) -> Agreement:
     """Compares the logits of the original and the canonized network.
 
     Returns:

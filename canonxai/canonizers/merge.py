@@ -5,11 +5,13 @@ A BatchNorm in evaluation mode after a linear layer is linear itself. With ``s =
     BN(W x + b) = (s W) x + (b - mean) s + beta
 
 zennit 0.5.1 computes this in the model's precision and then makes the BatchNorm an identity by its parameters, but
-leaves ``eps``, so that it still divides by ``sqrt(1 + eps)``. Here the merge is computed in float64 and rounded once, and
-the BatchNorm is bypassed: its output is its input, to the bit.
+leaves ``eps``, so that it still divides by ``sqrt(1 + eps)``. Here the merge is computed in float64 and rounded once,
+and the BatchNorm is bypassed: its output is its input, to the bit.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +38,7 @@ class ExactMergeBatchNorm(SequentialMergeBatchNorm):  # type: ignore[misc]
         leaves = list(collect_leaves(root_module))
         pairs = [
             (linear, batch_norm)
-            for linear, batch_norm in zip(leaves, leaves[1:], strict=False)
+            for linear, batch_norm in pairwise(leaves)
             if isinstance(linear, self.linear_type) and isinstance(batch_norm, self.batch_norm_type)
         ]
         for linear, batch_norm in pairs:
@@ -48,7 +50,7 @@ class ExactMergeBatchNorm(SequentialMergeBatchNorm):  # type: ignore[misc]
             instances.append(instance)
         return instances
 
-    def register(self, linears: Sequence[nn.Module], batch_norm: nn.Module) -> None:
+    def register(self, linears: Sequence[Any], batch_norm: Any) -> None:
         self.linears, self.batch_norm = linears, batch_norm
         self.linear_params = [(linear.weight, linear.bias) for linear in linears]
         for linear in linears:
@@ -63,7 +65,7 @@ class ExactMergeBatchNorm(SequentialMergeBatchNorm):  # type: ignore[misc]
         del self.batch_norm.forward
 
 
-def merged(linear: nn.Module, batch_norm: nn.Module) -> tuple[Tensor, Tensor]:
+def merged(linear: Any, batch_norm: Any) -> tuple[Tensor, Tensor]:
     """Weight and bias of the linear layer that computes ``batch_norm(linear(x))``.
 
     Computed in float64, returned in the layer's precision.
@@ -87,7 +89,7 @@ def _identity(input: Tensor) -> Tensor:
     return input
 
 
-def _check_mergeable(linear_name: str, linear: nn.Module, name: str, batch_norm: nn.Module) -> None:
+def _check_mergeable(linear_name: str, linear: Any, name: str, batch_norm: Any) -> None:
     problem = None
     outputs = linear.out_channels if hasattr(linear, "out_channels") else linear.out_features
     if batch_norm.training:

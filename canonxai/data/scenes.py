@@ -6,7 +6,7 @@ about it, so a good explanation lies inside the box.
 """
 
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class Scenes(Dataset[Sample]):
         UserError: if an argument is out of its range.
     """
 
-    classes = [str(digit) for digit in range(10)]
+    classes: ClassVar[list[str]] = [str(digit) for digit in range(10)]
 
     def __init__(self, split: str = "test", size: int = 256, seed: int = 0, side: int = 64) -> None:
         check_choice("data.split", split, SPLITS)
@@ -89,17 +89,16 @@ class Scenes(Dataset[Sample]):
         left = int(rng.integers(max(photo.width - crop, 0) + 1))
         top = int(rng.integers(max(photo.height - crop, 0) + 1))
         square = photo.crop((left, top, left + crop, top + crop))
-        pixels = np.asarray(square.resize((self.side, self.side), Image.Resampling.BILINEAR), dtype=np.float32)
-        return pixels[:, ::-1].copy() if rng.random() < 0.5 else pixels.copy()
+        pixels = np.array(square.resize((self.side, self.side), Image.Resampling.BILINEAR), dtype=np.float32)
+        return pixels[:, ::-1].copy() if rng.random() < 0.5 else pixels
 
-    def _object(
-        self, rng: np.random.Generator, digit: Image.Image
-    ) -> tuple[NDArray[np.float32], tuple[int, int]]:
+    def _object(self, rng: np.random.Generator, digit: Image.Image) -> tuple[NDArray[np.float32], tuple[int, int]]:
         """The digit's opacity at a random size, and where its upper left corner goes."""
         longer = int(rng.integers(np.ceil(SMALLEST * self.side), np.floor(LARGEST * self.side) + 1))
         scale = longer / max(digit.size)
         width, height = (max(1, round(scale * side)) for side in digit.size)
-        alpha = np.asarray(digit.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32) / 255
+        alpha = np.array(digit.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
+        alpha /= 255
         left, top = int(rng.integers(self.side - width + 1)), int(rng.integers(self.side - height + 1))
         return alpha, (left, top)
 

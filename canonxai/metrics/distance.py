@@ -5,7 +5,6 @@ The cosine distance between the channel-summed maps of one image on the canonize
     d = 1 - <R, R'> / (|R| |R'|)
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,7 +25,7 @@ def cosine_distance(
     """
     first, second = (_unit(relevance.flatten(1).double()) for relevance in (first, second))
     # |a - b|^2 / 2 = 1 - <a, b> for unit vectors, without the cancellation near 0
-    return (first - second).square().sum(1) / 2
+    return Tensor.sum((first - second).square(), 1) / 2
 
 
 def _unit(vector: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:

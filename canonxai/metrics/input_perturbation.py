@@ -1,7 +1,7 @@
 """Input perturbation: how fast the network's output falls when what the map calls relevant is replaced by noise.
 
-After Samek et al., IEEE TNNLS 2017, "Evaluating the visualization of what a deep neural network has learned". Regions are
-replaced in the descending order of their attribution, and::
+After Samek et al., IEEE TNNLS 2017, "Evaluating the visualization of what a deep neural network has learned". Regions
+are replaced in the descending order of their attribution, and::
 
     IP(x, k) = f(x_0) - f(x_k)
 

@@ -1,7 +1,7 @@
 """Localization: how much of the positive attribution lies on the object.
 
-The inside-total relevance ratio of the study (after Kohlbrenner et al., IJCNN 2020, "Towards best practice in explaining
-neural network decisions with LRP", and Lapuschkin et al., CVPR 2016)::
+The inside-total relevance ratio of the study, after Kohlbrenner et al., IJCNN 2020, "Towards best practice in
+explaining neural network decisions with LRP"::
 
     mu = R+_inside / R+_total
 """

@@ -17,7 +17,7 @@ from canonxai.models.checkpoint import WEIGHTS, load_weights
 Net = TypeVar("Net", bound=nn.Module)
 
 
-class NarrowResNet(ResNet):
+class NarrowResNet(ResNet):  # type: ignore[misc]
     """torchvision's ResNet with all its channel counts multiplied by ``width``."""
 
     def __init__(self, layers: list[int], width: float, num_classes: int) -> None:

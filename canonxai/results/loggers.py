@@ -1,7 +1,7 @@
 """Loggers of a finished cell: a CSV file, or Weights & Biases through Lightning's ``WandbLogger``.
 
-The store is the source of truth; a logger never stops or delays a run. Each builder takes the cell and the options of its
-YAML.
+The store is the source of truth; a logger never stops or delays a run. Each builder takes the cell and the options of
+its YAML.
 """
 
 import logging
@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlparse
 
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
@@ -61,7 +61,7 @@ def wandb_logger(
     online = mode == "online" or (mode == "auto" and _has_key(wandb.setup().settings.base_url))
     wandb.finish()  # a run that another job of this process left open
 
-    def start(mode: str) -> Any:
+    def start(mode: Literal["online", "offline"]) -> Any:
         return wandb.init(
             project=project,
             entity=entity,
@@ -136,7 +136,8 @@ def _log_media(logger: WandbLogger, cell: Cell, summary: Mapping[str, Any]) -> N
 
     run = logger.experiment
     for name, curve in summary["curves"].items():
-        table = wandb.Table(columns=["fraction", "f"], data=[list(row) for row in zip(curve["axis"], curve["mean"], strict=True)])
+        points = zip(curve["axis"], curve["mean"], strict=True)
+        table = wandb.Table(columns=["fraction", "f"], data=[list(point) for point in points])
         run.log({name: wandb.plot.line(table, "fraction", "f", title=f"{name}, mean over images")})
     picture = cell.folder / "maps.png"
     if picture.is_file():

@@ -20,8 +20,8 @@ COLUMNS = 8  #: pairs of image and map in a row
 class MapsWriter(BasePredictionWriter):
     """Writes ``maps.npz`` and ``maps.png`` once it has seen the first ``count`` maps, or all if there are fewer.
 
-    ``maps.npz`` holds ``sample_id``, ``label``, ``image`` (uint8, channels first), ``box`` and ``heatmap`` (float32, the
-    channel-summed map).
+    ``maps.npz`` holds ``sample_id``, ``label``, ``image`` (uint8, channels first), ``box`` and ``heatmap`` (float32,
+    the channel-summed map).
 
     Args:
         folder: where to.
@@ -64,7 +64,7 @@ def draw_maps(
     box: Bool[np.ndarray, "n height width"],
     heatmap: Float[np.ndarray, "n height width"],
 ) -> None:
-    """A grid: each image with its box above its map; red is positive, blue negative, white zero, each map to its own scale."""
+    """A grid, each image with its box above its map: red is positive, blue negative, each map to its own scale."""
     from matplotlib.figure import Figure
 
     columns = min(COLUMNS, len(image))

@@ -1,7 +1,7 @@
 """Per-image results on disk: a part file a batch, merged into ``samples.parquet`` when the cell is complete.
 
-Each part is written as a temporary file, flushed to the disk and renamed, so it is there whole or not at all: a run that
-breaks off loses at most the batch in flight. ``samples.parquet`` appears only when all images are done.
+Each part is written as a temporary file, flushed to the disk and renamed, so it is there whole or not at all: a run
+that breaks off loses at most the batch in flight. ``samples.parquet`` appears only when all images are done.
 """
 
 import os
@@ -109,9 +109,9 @@ class writes:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, OSError):
             raise UserError(
-                f"folder: expected to write to {str(self.folder)!r}, got: {error.strerror or error}. Free space or choose "
-                "another place by hydra.run.dir=PATH (hydra.sweep.dir in a multirun); what was written before is kept "
-                "in parts/."
+                f"folder: expected to write to {str(self.folder)!r}, got: {error.strerror or error}. Free space or "
+                "choose another place by hydra.run.dir=PATH (hydra.sweep.dir in a multirun); what was written before "
+                "is kept in parts/."
             ) from error
 
 
