@@ -10,8 +10,10 @@ import hashlib
 import inspect
 import json
 import typing
+from copy import copy
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +232,7 @@ def _assign(typed: DictConfig, key: str, value: Any, name: str) -> None:
 
 
 def _structured(arguments: list[tuple[str, Any, Any]]) -> DictConfig:
-    fields = [(name, hint, field(default_factory=lambda default=default: default)) for name, hint, default in arguments]
+    fields = [(name, hint, field(default_factory=partial(copy, default))) for name, hint, default in arguments]
     return typing.cast(DictConfig, OmegaConf.structured(dataclasses.make_dataclass("Arguments", fields)))
 
 

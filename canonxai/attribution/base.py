@@ -55,9 +55,10 @@ class Method:
     ) -> Float[Tensor, "batch channels height width"]:
         """The attribution of the target's logit to each input value."""
         attributor = self.attributor(query, self.composite(query, canonizers))
+        relevance: Tensor
         with torch.enable_grad():
             _, relevance = attributor(query.input.detach(), lambda logits: one_hot(query.target, logits))
-        return Tensor.detach(relevance)
+        return relevance.detach()
 
 
 def one_hot(target: Int64[Tensor, " batch"], logits: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:

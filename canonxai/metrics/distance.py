@@ -5,6 +5,7 @@ The cosine distance between the channel-summed maps of one image on the canonize
     d = 1 - <R, R'> / (|R| |R'|)
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,12 +26,12 @@ def cosine_distance(
     """
     first, second = (_unit(relevance.flatten(1).double()) for relevance in (first, second))
     # |a - b|^2 / 2 = 1 - <a, b> for unit vectors, without the cancellation near 0
-    return Tensor.sum((first - second).square(), 1) / 2
+    return (first - second).square().sum(1) / 2
 
 
 def _unit(vector: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
     vector = vector / vector.abs().amax(1, keepdim=True)  # so that no square over- or underflows
-    return vector / vector.norm(dim=1, keepdim=True)
+    return vector / torch.linalg.vector_norm(vector, dim=1, keepdim=True)
 
 
 class Distance(Metric):
