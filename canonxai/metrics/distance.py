@@ -31,7 +31,8 @@ def cosine_distance(
 
 def _unit(vector: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
     vector = vector / vector.abs().amax(1, keepdim=True)  # so that no square over- or underflows
-    return vector / torch.linalg.vector_norm(vector, dim=1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(vector, dim=1, keepdim=True)
+    return vector / length
 
 
 class Distance(Metric):
