@@ -1,6 +1,7 @@
 """The command line: Hydra composes the config, :func:`canonxai.run.run` does the work.
 
-Torch is imported only when a job starts, so that ``--help`` and ``--cfg`` answer at once.
+Torch is imported only when a job starts, so that ``--help`` and ``--cfg`` answer at once. A user's mistake is told in
+one line, with exit code 1; ``HYDRA_FULL_ERROR=1`` shows the traceback instead.
 """
 
 import functools
@@ -13,6 +14,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -21,28 +23,61 @@ from canonxai.config import CONF, register
 from canonxai.errors import UserError
 
 log = logging.getLogger(__name__)
+MISTAKES = (UserError, HydraException, OmegaConfBaseException, OSError)
 
 
-def reports_errors(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
-    """Tells a user's mistake in one line and exits with 1; ``HYDRA_FULL_ERROR=1`` shows the traceback instead."""
+def command(main: Callable[[], Any]) -> Callable[[], Any]:
+    """Makes a function decorated by ``hydra.main`` tell mistakes in one line."""
+
+    @functools.wraps(main)
+    def wrapper() -> Any:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            return main()
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing them
+        try:
+            return main()
+        except MISTAKES as error:
+            print(f"error: {message(error)}", file=sys.stderr)
+            sys.exit(1)
+        finally:
+            del os.environ["HYDRA_FULL_ERROR"]
+
+    return wrapper
+
+
+def job(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """Puts a mistake into the job's log; in a multirun the next job goes on, and the sweep ends with exit code 1."""
 
     @functools.wraps(task)
     def wrapper(cfg: DictConfig) -> Any:
         try:
             return task(cfg)
-        except (UserError, OmegaConfBaseException) as error:
-            if os.environ.get("HYDRA_FULL_ERROR") == "1":
-                raise
-            log.error(" ".join(str(error).split()))
+        except MISTAKES as error:
+            log.error(message(error))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise  # so that Hydra goes on with the next job and the sweep ends with 1
-            sys.exit(1)
+                raise
+            raise SystemExit(1) from error
 
     return wrapper
 
 
+def message(error: BaseException) -> str:
+    """One line: the argument, what was expected, what was got, what to do."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        known = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+        return f"{group}: expected one of {known}, got {option!r}."
+    if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
+        error = error.__cause__
+    first, _, rest = str(error).partition("\n")
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return f"{error.full_key}: {first}. See --cfg job for all keys and their values."
+    return " ".join(f"{first} {rest}".split())
+
+
+@command
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-@reports_errors
+@job
 def main(cfg: DictConfig) -> Any:
     from canonxai.run import run
 

@@ -56,8 +56,8 @@ class Model:
 
 @dataclass
 class Canonizer:
-    tolerance: float = MISSING
-    verify: int = MISSING
+    tolerance: float = 1e-4
+    verify: int = 64
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Config:
     model: Any = MISSING
     canonizer: Any = None
     method: Any = MISSING
-    metric: dict[str, Any] = MISSING
+    metric: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = MISSING
     logger: Any = None
 
@@ -198,7 +198,7 @@ def build(node: DictConfig, group: str, schema: type | None = None, **extra: Any
     ours = {"_target_"} | ({f.name for f in dataclasses.fields(schema)} if schema else set())
     arguments = _arguments(target, exclude=set(extra))
     for key in (str(key) for key in node if key not in ours):
-        if key not in arguments and OmegaConf.is_struct(arguments):
+        if key not in list(arguments) and OmegaConf.is_struct(arguments):
             known = ", ".join(str(key) for key in arguments) or "no arguments"
             raise UserError(f"{group}.{key}: {path} takes no such argument, only {known}.")
         _assign(arguments, key, node[key], f"{group}.{key}")

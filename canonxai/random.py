@@ -43,7 +43,7 @@ def normal(
     seed: int, stream: Stream, sample_id: Int64[Tensor, " batch"], shape: tuple[int, ...]
 ) -> Float[Tensor, "batch *shape"]:
     """Standard normal values in float64, by the inverse of the distribution function."""
-    uniform = (_shift_right(bits(seed, stream, sample_id, math.prod(shape)), 11).double() + 0.5) * 2.0**-53
+    uniform = (_shift_right(bits(seed, stream, sample_id, math.prod(shape)), 12).double() + 0.5) * 2.0**-52  # in (0, 1)
     normal: Tensor = torch.special.ndtri(uniform)
     return normal.view(-1, *shape)
 

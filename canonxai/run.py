@@ -6,8 +6,10 @@ import json
 import logging
 import platform
 import subprocess
+import sys
 import time
 import typing
+import warnings
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
@@ -70,7 +72,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     write_rules(folder, explainer, data)
 
     cell = Cell(cfg.study, cell_name(cfg), folder, settings, (cfg.model.name, cfg.method.name, state(cfg)))
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     logger = build(cfg.logger, "logger", cell=cell) if cfg.logger else None
     failed = True
     try:
@@ -203,3 +205,4 @@ def _git_commit() -> str | None:
 def quiet() -> None:
     """Keeps Lightning's hints, which are for training, out of the log."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import RandomAffine
 
-from canonxai.cli import reports_errors
+from canonxai.cli import command, job
 from canonxai.config import CONF, Data, build, check_groups, register
 from canonxai.data import Batch, LocalizationDataset
 from canonxai.models.build import build_network
@@ -90,8 +90,9 @@ def train(cfg: DictConfig) -> float:
     return score
 
 
+@command
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-@reports_errors
+@job
 def main(cfg: DictConfig) -> float:
     return train(cfg)
 

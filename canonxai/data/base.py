@@ -4,7 +4,7 @@ A data set is a class with ``__len__``, ``__getitem__`` (a :class:`Sample`) and 
 space (uint8), because perturbation and the box bounds of LRP are defined there. Normalisation happens on the device.
 """
 
-from typing import Protocol, TypedDict
+from typing import Protocol, TypedDict, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int64, UInt8
@@ -35,6 +35,7 @@ class Batch(TypedDict):
     mask: Bool[Tensor, "batch height width"]
 
 
+@runtime_checkable
 class LocalizationDataset(Protocol):
     """What the data module needs of a data set."""
 

@@ -26,7 +26,7 @@ def cosine_distance(
     """
     first, second = (_unit(relevance.flatten(1).double()) for relevance in (first, second))
     # |a - b|^2 / 2 = 1 - <a, b> for unit vectors, without the cancellation near 0
-    return (first - second).square().sum(1) / 2
+    return ((first - second).square().sum(1) / 2).clamp(max=2)
 
 
 def _unit(vector: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:

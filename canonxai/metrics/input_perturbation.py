@@ -65,7 +65,7 @@ class InputPerturbation(Metric):
                 higher_is_better=True,
             ),
             "perturbation_curve": Column(
-                f"f(x_k) from k = 0 on; {f}; the axis is k over all regions",
+                f"f(x_k) from k = 0 on; {f}; the axis is the asked fraction of all regions",
                 kind="curve",
                 axis=(0.0, *self.fractions.tolist()),
             ),
@@ -76,7 +76,7 @@ class InputPerturbation(Metric):
         """The fraction of all regions that is replaced at each step, ascending."""
         if self.spacing == "linear":
             return np.linspace(0, self.fraction, self.steps + 1)[1:]
-        return np.geomspace(self.fraction / 100, self.fraction, self.steps)
+        return np.geomspace(self.fraction, self.fraction / 100, self.steps)[::-1]
 
     def counts(self, regions: int) -> Int64[Tensor, " steps"]:
         """How many of ``regions`` are replaced at each step, at least one."""

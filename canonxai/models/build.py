@@ -28,13 +28,13 @@ def build_network(cfg: DictConfig, trained: bool = True) -> nn.Module:
             f"model={cfg.name}: expected data whose label_space is one of {', '.join(cfg.variants)}. Add a variant to "
             "the model's YAML, or give model.network and model.checkpoint."
         ) from error
-    if cfg.checkpoint is not None or not trained:
+    if "weights" in network and (cfg.checkpoint is not None or not trained):
         network = OmegaConf.merge(network, {"weights": None})
     try:
         model: nn.Module = build(network, "model.network")
-    except OSError as error:
+    except (OSError, KeyError) as error:
         raise UserError(
-            f"model.network.weights: {network.get('weights')!r} could not be downloaded or read ({error}). "
+            f"model.network.weights: {network.get('weights')!r} could not be had ({error}). "
             "Give a local file by model.checkpoint=PATH."
         ) from error
     if cfg.checkpoint is not None and trained:

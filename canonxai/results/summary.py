@@ -72,10 +72,11 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     table = Table(title=title, title_justify="left", caption=_caption(summary), caption_justify="left")
     table.add_column("metric")
     for stratum in STRATA:
-        table.add_column(stratum, justify="right")
+        table.add_column(stratum, justify="right", no_wrap=True)
     for name, values in summary["metrics"].items():
         table.add_row(name, *(format_mean(Mean(**values["strata"][stratum])) for stratum in STRATA))
     console.print(table)
+    console.print(f"results: {summary['folder']}", soft_wrap=True, highlight=False)
 
 
 def _caption(summary: Mapping[str, Any]) -> str:
@@ -86,7 +87,7 @@ def _caption(summary: Mapping[str, Any]) -> str:
     if agreement := summary["agreement"]:
         worst = ", ".join(f"{values['max_rel']:.1e} in {dtype}" for dtype, values in agreement["difference"].items())
         lines.append(f"canonized = original logits up to {worst} (relative, {agreement['images']} images)")
-    return "\n".join([*lines, f"results: {summary['folder']}"])
+    return "\n".join(lines)
 
 
 def format_mean(mean: Mean) -> str:

@@ -1,0 +1,270 @@
+"""Every rule again, slowly: each layer is a matrix, each image is on its own, each rule is its formula."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd.functional import jacobian
+
+from canonxai.attribution import Method, Query
+from canonxai.attribution.deconvnet import DeconvNet
+from canonxai.attribution.ebp import ExcitationBackprop
+from canonxai.attribution.gbp import GuidedBackprop
+from canonxai.attribution.lrp import (
+    LRPEpsilon,
+    LRPEpsilonAlpha2Beta1,
+    LRPEpsilonAlpha2Beta1Flat,
+    LRPEpsilonGammaBox,
+    LRPEpsilonGammaFlat,
+    LRPEpsilonPlus,
+    LRPEpsilonPlusFlat,
+)
+from canonxai.canonizers import ExactMergeBatchNorm
+from tests.networks import difference, query, randomize
+
+EPSILON, STABILIZER, GAMMA = 0.03, 0.02, 0.4  # large and all different, so that a mix-up shows
+
+# A rule gets a layer's input x, its matrix w and bias b, as in z = w x + b, and the relevance r of its output.
+Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def stable(z: Tensor, stabilizer: float) -> Tensor:
+    return torch.where(z >= 0, z + stabilizer, z - stabilizer)
+
+
+def epsilon(x: Tensor, w: Tensor, b: Tensor, r: Tensor, stabilizer: float) -> Tensor:
+    return x * (w.T @ (r / stable(w @ x + b, stabilizer)))
+
+
+def excited(x: Tensor, w: Tensor, b: Tensor, r: Tensor, sign: int) -> Tensor:
+    """What goes to the contributions x_i w_ij of one sign."""
+    contribution = (sign * w * x).clamp(min=0) * sign
+    z = contribution.sum(1) + (sign * b).clamp(min=0) * sign
+    return contribution.T @ (r / stable(z, STABILIZER))
+
+
+def z_plus(*layer: Tensor) -> Tensor:
+    return excited(*layer, sign=1)
+
+
+def alpha2_beta1(*layer: Tensor) -> Tensor:
+    return 2 * excited(*layer, sign=1) - excited(*layer, sign=-1)
+
+
+def gamma(x: Tensor, w: Tensor, b: Tensor, r: Tensor, sign: Tensor) -> Tensor:
+    """Contributions of the sign of the layer's true output count 1 + gamma; an output of zero has none."""
+    contribution = w * x
+    contribution = contribution + GAMMA * torch.where(contribution.sign() == sign[:, None], contribution, 0)
+    z = contribution.sum(1) + b + GAMMA * torch.where(b.sign() == sign, b, 0)
+    return contribution.T @ (sign.abs() * r / stable(z, STABILIZER))
+
+
+def gamma_of_positive_inputs(x: Tensor, w: Tensor, b: Tensor, r: Tensor) -> Tensor:
+    """The rule as it was published, w + gamma w+; the same, if a ReLU follows."""
+    assert (x >= 0).all()
+    w, b = w + GAMMA * w.clamp(min=0), b + GAMMA * b.clamp(min=0)
+    return x * (w.T @ (r / stable(w @ x + b, STABILIZER)))
+
+
+def flat(x: Tensor, w: Tensor, b: Tensor, r: Tensor) -> Tensor:
+    connected = (w != 0).double()
+    return connected.T @ (r / (connected.sum(1) + STABILIZER))
+
+
+def box(x: Tensor, w: Tensor, b: Tensor, r: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    contribution = w * x - w.clamp(min=0) * low - w.clamp(max=0) * high
+    return contribution.T @ (r / stable(contribution.sum(1), STABILIZER))
+
+
+def derivative(x: Tensor, w: Tensor, b: Tensor, r: Tensor) -> Tensor:
+    return w.T @ r
+
+
+def unchanged(x: Tensor, w: Tensor, b: Tensor, r: Tensor) -> Tensor:
+    return r
+
+
+def unroll(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The matrix and the bias of a layer at an input: unit vectors pushed through it."""
+    size = x.numel()
+    if isinstance(layer, nn.ReLU | nn.MaxPool2d):  # linear around x only
+        return jacobian(layer, x).view(-1, size), torch.zeros(layer(x).numel()).double()
+    bias = layer(torch.zeros_like(x))
+    unit = torch.eye(size).double().view(size, *x.shape[1:])
+    return (layer(unit) - bias).flatten(1).T.detach(), bias.flatten().detach()
+
+
+def backward(query: Query, rule_of: Callable[[int, nn.Module], Rule], zero_params: Sequence[str] = ()) -> Tensor:
+    """Hands each image's relevance down, layer by layer."""
+    maps = []
+    for x, target in zip(query.input.split(1), query.target, strict=True):
+        steps = []
+        for i, layer in enumerate(query.model):
+            w, b = unroll(layer, x)
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                w, b = w * ("weight" not in zero_params), b * ("bias" not in zero_params)
+            rule, inputs, x = rule_of(i, layer), x.flatten(), layer(x).detach()
+            rule = partial(gamma, sign=x.flatten().sign()) if rule is gamma else rule
+            steps.append(partial(rule, inputs, w, b))
+        r = (torch.arange(x.numel()) == target).double()
+        for step in reversed(steps):
+            r = step(r)
+        maps.append(r.view(query.input.shape[1:]))
+    expected = torch.stack(maps)
+    # of nothing, nothing would be tested
+    assert zero_params == ["weight"] or (expected.flatten(1).abs().amax(1) > 0).all()
+    return expected
+
+
+def rules(convolution: Rule, first: Rule | None = None) -> Callable[[int, nn.Module], Rule]:
+    """LRP's: the epsilon rule in fully connected layers, relevance unchanged by ReLU and BatchNorm."""
+
+    def rule_of(i: int, layer: nn.Module) -> Rule:
+        if isinstance(layer, nn.Conv2d):
+            return first if first and i == 0 else convolution
+        if isinstance(layer, nn.Linear):
+            return partial(epsilon, stabilizer=EPSILON)
+        if isinstance(layer, nn.AdaptiveAvgPool2d):
+            return partial(epsilon, stabilizer=STABILIZER)
+        return unchanged if isinstance(layer, nn.ReLU | nn.BatchNorm2d) else derivative
+
+    return rule_of
+
+
+def rules_of_ebp(i: int, layer: nn.Module) -> Rule:
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        return z_plus
+    return partial(epsilon, stabilizer=STABILIZER) if isinstance(layer, nn.AdaptiveAvgPool2d) else derivative
+
+
+def rules_of_box(query: Query) -> Callable[[int, nn.Module], Rule]:
+    low, high = (bound.expand_as(query.input[0]).flatten() for bound in (query.low, query.high))
+    return rules(gamma, partial(box, low=low, high=high))
+
+
+# Networks: with a pool or all positions, with or without BatchNorm, and any sign of the input.
+
+
+def classifier(pool: bool, batch_norm: bool = False, bias: bool = True) -> nn.Sequential:
+    torch.manual_seed(18)  # with this seed relevance reaches every image by every rule
+    layers = [
+        nn.Conv2d(3, 4, 3, padding=1, bias=bias),
+        *([nn.BatchNorm2d(4)] if batch_norm else []),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 8, 2, stride=2, bias=bias and not batch_norm),
+        *([nn.BatchNorm2d(8)] if batch_norm else []),
+        nn.ReLU(),
+        *([nn.AdaptiveAvgPool2d(1)] if pool else []),
+        nn.Flatten(),
+        nn.Linear(8 if pool else 32, 12, bias=bias),
+        nn.ReLU(),
+        nn.Linear(12, 4, bias=bias),
+    ]
+    return randomize(nn.Sequential(*layers))
+
+
+def merged(network: nn.Sequential) -> nn.Sequential:
+    """The network without its BatchNorms, each convolution computing what both did."""
+    layers = [layer for layer in network if not isinstance(layer, nn.BatchNorm2d)]
+    for i, layer in enumerate(network):
+        if isinstance(layer, nn.BatchNorm2d):
+            before = network[i - 1]
+            scale = layer.weight / torch.sqrt(layer.running_var + layer.eps)
+            both = nn.Conv2d(before.in_channels, before.out_channels, before.kernel_size, before.stride, before.padding)
+            with torch.no_grad():
+                both.weight = nn.Parameter(before.weight * scale[:, None, None, None])
+                old = 0 if before.bias is None else before.bias
+                both.bias = nn.Parameter((old - layer.running_mean) * scale + layer.bias)
+            layers[layers.index(before)] = both
+    return nn.Sequential(*layers)
+
+
+LRP = {
+    LRPEpsilon: lambda query: rules(partial(epsilon, stabilizer=EPSILON)),
+    LRPEpsilonPlus: lambda query: rules(z_plus),
+    LRPEpsilonPlusFlat: lambda query: rules(z_plus, flat),
+    LRPEpsilonAlpha2Beta1: lambda query: rules(alpha2_beta1),
+    LRPEpsilonAlpha2Beta1Flat: lambda query: rules(alpha2_beta1, flat),
+    LRPEpsilonGammaBox: rules_of_box,
+    LRPEpsilonGammaFlat: lambda query: rules(gamma, flat),
+    ExcitationBackprop: lambda query: rules_of_ebp,
+}
+every_rule = pytest.mark.parametrize("kind", LRP)
+every_head = pytest.mark.parametrize("pool", [True, False], ids=["pool", "flatten"])
+
+
+def build(kind: type[Method], **arguments: object) -> Method:
+    arguments = {"stabilizer": STABILIZER, **arguments}
+    if kind is not ExcitationBackprop:
+        arguments["epsilon"] = EPSILON
+    if "Gamma" in kind.__name__:
+        arguments["gamma"] = GAMMA
+    return kind(**arguments)
+
+
+@every_rule
+@every_head
+@pytest.mark.parametrize("zero_params", [None, ["bias"], ["weight"]])
+def test_maps_are_those_of_the_formulas(kind, pool, zero_params):
+    image = query(classifier(pool), size=8)
+    expected = backward(image, LRP[kind](image), zero_params or ())
+    result = build(kind, zero_params=zero_params)(image)
+    if zero_params == ["weight"]:
+        assert expected.abs().max() == result.abs().max() == 0
+    else:
+        assert difference(result, expected) < 1e-10
+
+
+@every_rule
+@every_head
+def test_of_a_network_with_batch_norm_canonization_makes_the_maps_those_of_the_merged_network(kind, pool):
+    original = query(classifier(pool, batch_norm=True), size=8)
+    canonized = query(merged(original.model), size=8)
+    torch.testing.assert_close(original.model(original.input), canonized.model(canonized.input))
+    for image, canonizers in ((original, []), (canonized, [ExactMergeBatchNorm()])):
+        result = build(kind)(original, canonizers)
+        assert difference(result, backward(image, LRP[kind](image))) < 1e-10
+
+
+@every_head
+def test_before_relus_the_generalised_gamma_rule_is_the_published_one(pool):
+    image = query(classifier(pool), size=8)
+    expected = backward(image, rules(gamma_of_positive_inputs, flat))
+    assert difference(build(LRPEpsilonGammaFlat)(image), expected) < 1e-10
+
+
+@every_head
+@pytest.mark.parametrize("kind", [GuidedBackprop, DeconvNet])
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_guided_backprop_and_deconvnet_are_the_gradient_with_another_relu(kind, pool, batch_norm):
+    def guided(x, w, b, r):
+        return r * (x > 0) * (r > 0)
+
+    def deconvolved(x, w, b, r):
+        return r * (r > 0)
+
+    relu = guided if kind is GuidedBackprop else deconvolved
+    image = query(classifier(pool, batch_norm), size=8)
+    expected = backward(image, lambda i, layer: relu if isinstance(layer, nn.ReLU) else derivative)
+    assert difference(kind()(image), expected) < 1e-10
+
+
+@every_head
+def test_the_epsilon_rule_conserves_the_relevance_of_a_network_without_biases(pool):
+    image = query(classifier(pool, bias=False), size=8)
+    total = LRPEpsilon(epsilon=1e-12, stabilizer=1e-12)(image).sum((1, 2, 3))
+    torch.testing.assert_close(total, torch.ones(3).double(), rtol=1e-6, atol=0)
+
+
+@every_head
+def test_the_epsilon_rule_conserves_relevance_if_biases_count_as_zero(pool):
+    image = query(classifier(pool), size=8)
+    with_bias, without = (
+        LRPEpsilon(epsilon=1e-12, stabilizer=1e-12, zero_params=zero_params)(image).sum((1, 2, 3))
+        for zero_params in (None, ["bias"])
+    )
+    torch.testing.assert_close(without, torch.ones(3).double(), rtol=1e-6, atol=0)
+    assert ((with_bias - 1).abs() > 0.01).all()

@@ -1,0 +1,338 @@
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from zennit.attribution import Gradient, IntegratedGradients
+from zennit.canonizers import Canonizer
+from zennit.composites import (
+    DeconvNet,
+    EpsilonAlpha2Beta1,
+    EpsilonAlpha2Beta1Flat,
+    EpsilonGammaBox,
+    EpsilonPlus,
+    EpsilonPlusFlat,
+    ExcitationBackprop,
+    GuidedBackprop,
+)
+from zennit.core import Composite
+from zennit.rules import Epsilon, Flat
+from zennit.types import Convolution, Linear
+
+from canonxai import config, random
+from canonxai.attribution import Method, Query
+from canonxai.errors import UserError
+from canonxai.random import Stream
+from tests.networks import CANONIZERS, cosine_distance, difference, network, query, untouched
+
+METHODS = sorted(path.stem for path in (config.CONF / "method").glob("*.yaml"))
+UNCHANGED = ["gradient", "ixg", "ig", "smoothgrad", "gbp", "deconvnet", "random"]  # by exact canonization
+every_method = pytest.mark.parametrize("name", METHODS)
+every_network = pytest.mark.parametrize("net", ["resnet18", "vgg16_bn"])
+every_state = pytest.mark.parametrize("canonize", [False, True], ids=["original", "canonized"])
+
+
+def method(name: str, **arguments: object) -> Method:
+    node = OmegaConf.load(config.CONF / "method" / f"{name}.yaml")
+    return config.build(OmegaConf.merge(node, arguments), "method", config.Method)
+
+
+def canonizers(net: str, canonize: bool) -> list[Canonizer]:
+    return [CANONIZERS[net]()] if canonize else []
+
+
+@cache
+def attribution(name: str, net: str, canonize: bool) -> Tensor:
+    """The map as the explainer asks for it: of a frozen model, without gradients."""
+    with torch.no_grad():
+        return method(name)(query(network(net).requires_grad_(False)), canonizers(net, canonize))
+
+
+def sample(query: Query, i: int) -> Query:
+    parts = {key: getattr(query, key)[i : i + 1] for key in ("input", "target", "sample_id")}
+    return dataclasses.replace(query, **parts)
+
+
+# The maps by hand: zennit's attributor, zennit's composite with the documented defaults, the target's logit.
+
+Direct = Callable[[Query, Sequence[Canonizer]], Tensor]
+
+
+def propagate(query: Query, attributor: Gradient) -> Tensor:
+    return attributor(query.input.clone(), torch.eye(10).double()[query.target])[1]
+
+
+def lrp(composite: Callable[[Query], Composite]) -> Direct:
+    def direct(query: Query, canonizers: Sequence[Canonizer]) -> Tensor:
+        rules = composite(query)
+        rules.canonizers = canonizers
+        return propagate(query, Gradient(query.model, rules))
+
+    return direct
+
+
+def gamma_box(query: Query, **arguments: Any) -> Composite:
+    return EpsilonGammaBox(query.low[None], query.high[None], gamma=0.25, **arguments)
+
+
+def gamma_flat(query: Query, **arguments: Any) -> Composite:
+    return EpsilonGammaBox(0, 0, gamma=0.25, first_map=[(Linear, Flat())], **arguments)
+
+
+gradient = lrp(lambda query: Composite())
+
+
+def integrated_gradients(query: Query, canonizers: Sequence[Canonizer]) -> Tensor:
+    return propagate(query, IntegratedGradients(query.model, Composite(canonizers=canonizers), n_iter=20))
+
+
+def smoothgrad(query: Query, canonizers: Sequence[Canonizer]) -> Tensor:
+    images = query.input
+    deviation = torch.stack([0.1 * (image.max() - image.min()) for image in images])[:, None, None, None]
+    total = gradient(query, canonizers)
+    for i in range(1, 20):
+        noise = random.normal(query.seed, Stream.SMOOTHGRAD, query.sample_id * 20 + i, tuple(images.shape[1:]))
+        total = total + gradient(dataclasses.replace(query, input=images + deviation * noise), canonizers)
+    return total / 20
+
+
+DIRECT: dict[str, Direct] = {
+    "gradient": gradient,
+    "ixg": lambda query, canonizers: query.input * gradient(query, canonizers),
+    "ig": integrated_gradients,
+    "smoothgrad": smoothgrad,
+    "gbp": lrp(lambda query: GuidedBackprop()),
+    "deconvnet": lrp(lambda query: DeconvNet()),
+    "ebp": lrp(lambda query: ExcitationBackprop(stabilizer=1e-6)),
+    "lrp_eps": lrp(lambda query: EpsilonPlus(layer_map=[(Linear, Epsilon(1e-6))])),
+    "lrp_eps_plus": lrp(lambda query: EpsilonPlus(epsilon=1e-6, stabilizer=1e-6)),
+    "lrp_eps_plus_flat": lrp(lambda query: EpsilonPlusFlat(epsilon=1e-6, stabilizer=1e-6)),
+    "lrp_eps_a2b1": lrp(lambda query: EpsilonAlpha2Beta1(epsilon=1e-6, stabilizer=1e-6)),
+    "lrp_eps_a2b1_flat": lrp(lambda query: EpsilonAlpha2Beta1Flat(epsilon=1e-6, stabilizer=1e-6)),
+    "lrp_eps_gamma_box": lrp(gamma_box),
+    "lrp_eps_gamma_flat": lrp(gamma_flat),
+    "random": lambda query, canonizers: random.normal(query.seed, Stream.RANDOM_MAP, query.sample_id, (3, 32, 32)),
+}
+
+
+def test_the_table_of_direct_calls_has_every_method_that_has_a_config():
+    assert sorted(DIRECT) == METHODS
+
+
+@every_method
+@every_network
+@every_state
+def test_a_map_is_that_of_the_direct_zennit_call_to_the_last_bit(name, net, canonize):
+    direct = DIRECT[name](query(network(net)), canonizers(net, canonize))
+    assert direct.isfinite().all() and (direct.flatten(1).abs().amax(1) > 0).all()
+    assert torch.equal(attribution(name, net, canonize), direct)
+
+
+@every_method
+@every_network
+def test_exact_canonization_changes_the_maps_of_rules_and_no_others(name, net):
+    distance = cosine_distance(attribution(name, net, False), attribution(name, net, True))
+    assert (distance.abs() < 1e-10).all() if name in UNCHANGED else (distance > 1e-6).all()
+
+
+@every_method
+@every_network
+@every_state
+def test_a_sample_s_map_does_not_depend_on_the_batch_it_is_in(name, net, canonize):
+    whole, batch = attribution(name, net, canonize), query(network(net))
+    for i in (0, 2):
+        assert difference(method(name)(sample(batch, i), canonizers(net, canonize))[0], whole[i]) < 1e-9
+
+
+@every_method
+@every_network
+@every_state
+def test_nothing_is_left_behind(name, net, canonize):
+    batch = query(network(net))
+    image, random_state = batch.input.clone(), torch.get_rng_state()
+    with untouched(batch.model, batch.input):
+        relevance = method(name)(batch, canonizers(net, canonize))
+    assert relevance.shape == image.shape and relevance.dtype == image.dtype
+    assert not relevance.requires_grad and not batch.input.requires_grad
+    assert all(parameter.grad is None for parameter in batch.model.parameters())
+    assert torch.equal(batch.input, image) and torch.equal(torch.get_rng_state(), random_state)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "random"])
+@every_network
+def test_nothing_is_left_behind_by_a_failure_either(name, net):
+    batch = query(network(net))
+    gray = dataclasses.replace(batch, input=batch.input[:, :1], low=batch.low[:1], high=batch.high[:1])
+    with pytest.raises(RuntimeError, match="channels"), untouched(batch.model, batch.input):
+        method(name)(gray, canonizers(net, canonize=True))
+
+
+@every_method
+@every_network
+@every_state
+def test_relus_that_overwrite_their_input_do_not_matter(name, net, canonize):
+    model = network(net)
+    relus = [module for module in model.modules() if isinstance(module, nn.ReLU)]
+    assert all(relu.inplace for relu in relus)
+    for relu in relus:
+        relu.inplace = False
+    assert torch.equal(method(name)(query(model), canonizers(net, canonize)), attribution(name, net, canonize))
+
+
+@every_method
+@every_network
+def test_another_target_has_another_map(name, net):
+    batch = query(network(net))
+    other = method(name)(dataclasses.replace(batch, target=batch.target.roll(1)))
+    if name == "random":
+        assert torch.equal(other, attribution(name, net, False))
+    else:
+        assert (cosine_distance(other, attribution(name, net, False)) > 1e-6).all()
+
+
+@every_method
+@every_network
+def test_maps_have_the_precision_of_the_input(name, net):
+    batch = query(network(net).float())
+    single = dataclasses.replace(batch, input=batch.input.float(), low=batch.low.float(), high=batch.high.float())
+    relevance = method(name)(single, canonizers(net, canonize=True))
+    assert relevance.dtype == torch.float32 and relevance.isfinite().all()
+
+
+@every_method
+def test_only_smoothgrad_and_random_depend_on_seed_and_sample_id(name):
+    batch = query(network("resnet18"))
+    for key, value in (("seed", 5), ("sample_id", batch.sample_id + 1)):
+        other = method(name)(dataclasses.replace(batch, **{key: value}))
+        difference = cosine_distance(other, attribution(name, "resnet18", False))
+        assert (difference > 1e-6).all() if name in ("smoothgrad", "random") else (difference.abs() < 1e-14).all()
+
+
+# Properties on networks of which the answer is known.
+
+
+def classifier(*layers: nn.Module) -> Query:
+    torch.manual_seed(0)
+    for layer in layers:
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            layer.reset_parameters()
+    return query(nn.Sequential(*layers).double().eval(), size=6)
+
+
+def linear_query(bias: bool) -> Query:
+    return classifier(nn.Conv2d(3, 4, 3, bias=bias), nn.Flatten(), nn.Linear(64, 10, bias=bias))
+
+
+def target_logit(query: Query, input: Tensor) -> Tensor:
+    return query.model(input).gather(1, query.target[:, None])[:, 0]
+
+
+def test_the_gradient_is_that_of_the_target_s_logit_by_finite_differences():
+    batch = classifier(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(64, 10))
+    step = 1e-5 * torch.randn(3, 3, 6, 6).double()
+    change = target_logit(batch, batch.input + step) - target_logit(batch, batch.input - step)
+    predicted = (2 * step * method("gradient")(batch)).sum((1, 2, 3))
+    torch.testing.assert_close(predicted, change, rtol=1e-6, atol=0)
+
+
+def test_input_x_gradient_of_a_linear_network_without_bias_sums_to_the_logit():
+    batch = linear_query(bias=False)
+    total = method("ixg")(batch).sum((1, 2, 3))
+    torch.testing.assert_close(total, target_logit(batch, batch.input), rtol=1e-12, atol=0)
+
+
+BASELINES = {
+    "mean": lambda query: torch.zeros_like(query.input),
+    "black": lambda query: query.low.expand_as(query.input),
+    "white": lambda query: query.high.expand_as(query.input),
+}
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_integrated_gradients_are_complete_on_a_linear_network_with_any_number_of_steps(baseline, steps):
+    batch = linear_query(bias=True)
+    total = method("ig", baseline=baseline, steps=steps)(batch).sum((1, 2, 3))
+    expected = target_logit(batch, batch.input) - target_logit(batch, BASELINES[baseline](batch))
+    torch.testing.assert_close(total, expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_integrated_gradients_become_complete_with_many_steps(baseline):
+    batch = classifier(nn.Conv2d(3, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(64, 10))
+    expected = target_logit(batch, batch.input) - target_logit(batch, BASELINES[baseline](batch))
+    errors = []
+    for steps in (10, 100, 1000):
+        total = method("ig", baseline=baseline, steps=steps)(batch).sum((1, 2, 3))
+        errors.append(difference(total, expected))
+    assert errors[2] < 2e-3 and errors[1] < 0.15 * errors[0] and errors[2] < 0.15 * errors[1]
+
+
+def test_integrated_gradients_with_one_step_are_the_gradient_times_the_way():
+    batch = query(network("resnet18"))
+    gradient = attribution("gradient", "resnet18", False)
+    for baseline, colour in BASELINES.items():
+        expected = (batch.input - colour(batch)) * gradient
+        assert difference(method("ig", baseline=baseline, steps=1)(batch), expected) < 1e-12
+
+
+@pytest.mark.parametrize("arguments", [{"samples": 1}, {"noise": 0.0}])
+def test_smoothgrad_without_noise_is_the_gradient(arguments):
+    relevance = method("smoothgrad", **arguments)(query(network("resnet18")))
+    assert difference(relevance, attribution("gradient", "resnet18", False)) < 1e-12
+
+
+def test_smoothgrad_s_noise_is_standard_normal_times_the_range_and_one_copy_has_none():
+    batch, seen = linear_query(bias=True), []
+    batch = dataclasses.replace(batch, input=batch.input * torch.tensor([1, 10, 100]).view(3, 1, 1, 1))
+    batch.model[0].register_forward_pre_hook(lambda module, input: seen.append(input[0].detach()))
+    method("smoothgrad", samples=60, noise=0.3)(batch)
+    spread = batch.input.amax((1, 2, 3)) - batch.input.amin((1, 2, 3))
+    noise = (torch.stack(seen) - batch.input) / (0.3 * spread.view(3, 1, 1, 1))
+    is_clean = (noise == 0).flatten(1).all(1)
+    assert len(noise) == 60 and is_clean.sum() == 1
+    noise = noise[~is_clean].transpose(0, 1).flatten(1)
+    assert (noise.mean(1).abs() < 0.05).all() and ((noise.std(1) - 1).abs() < 0.05).all()
+    assert (noise.corrcoef() - torch.eye(3)).abs().max() < 0.05
+    assert len(noise.unique()) == noise.numel()
+
+
+def test_random_maps_are_standard_normal_and_know_nothing_of_the_input():
+    batch = query(network("resnet18"), size=64)
+    noise = method("random")(batch)
+    assert (noise.mean((1, 2, 3)).abs() < 0.05).all() and ((noise.std((1, 2, 3)) - 1).abs() < 0.05).all()
+    assert (noise.flatten(1).corrcoef() - torch.eye(3)).abs().max() < 0.05
+    assert torch.equal(method("random")(dataclasses.replace(batch, input=batch.input.flip(0))), noise)
+
+
+# Arguments.
+
+LRP = [name for name in METHODS if name.startswith("lrp_")]
+WRONG = [
+    *((name, "epsilon", value) for name in LRP for value in (-1e-6, 0.0, torch.nan)),
+    *((name, "stabilizer", value) for name in [*LRP, "ebp"] for value in (0.0, -1.0)),
+    *((name, "zero_params", value) for name in [*LRP, "ebp"] for value in (["foo"], ["bias", "foo"])),
+    *((name, "gamma", -1.0) for name in LRP if "gamma" in name),
+    ("ig", "steps", 0),
+    ("ig", "baseline", "pink"),
+    ("smoothgrad", "samples", 0),
+    ("smoothgrad", "noise", -1.0),
+]
+
+
+@pytest.mark.parametrize("name, argument, value", WRONG)
+def test_an_argument_out_of_its_range_is_refused_by_name(name, argument, value):
+    with pytest.raises(UserError, match=rf"^method\.{argument}: expected .*, got "):
+        method(name, **{argument: value})
+
+
+@pytest.mark.parametrize("name, composite", {"lrp_eps_gamma_box": gamma_box, "lrp_eps_gamma_flat": gamma_flat}.items())
+@every_state
+def test_gamma_may_be_zero_which_makes_it_the_epsilon_rule(name, composite, canonize):
+    batch, merge = query(network("vgg16_bn")), canonizers("vgg16_bn", canonize)
+    epsilon = lrp(partial(composite, layer_map=[(Convolution, Epsilon(1e-6))]))
+    assert difference(method(name, gamma=0.0)(batch, merge), epsilon(batch, merge)) < 1e-9

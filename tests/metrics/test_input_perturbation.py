@@ -1,0 +1,293 @@
+"""Input perturbation against a loop over samples, steps and regions, its invariances, and Quantus."""
+
+import math
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+
+from canonxai import random
+from canonxai.errors import UserError
+from canonxai.metrics import Explanation, heatmap
+from canonxai.metrics.input_perturbation import InputPerturbation
+from canonxai.perturbation import perturbation_curve, ranks
+from canonxai.random import Stream
+
+SAMPLES, CLASSES, HEIGHT, WIDTH = 5, 4, 6, 7
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Threads that wait for each other make many small forwards a hundred times slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Network(nn.Module):
+    """A classifier of pixel values, in float64.
+
+    All weights are integers, so all sums are exact in any order, and logits can be compared to the bit.
+    """
+
+    def __init__(self, height=HEIGHT, width=WIDTH):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.kernel = torch.randint(-2, 3, (8, 3, 3, 3), generator=generator).double()
+        self.readout = torch.randint(-2, 3, (8 * height * width, CLASSES), generator=generator).double()
+
+    def forward(self, image):
+        hidden = conv2d(image.double(), self.kernel, padding=1).relu()
+        return hidden.flatten(1) @ self.readout / 2**14
+
+
+NETWORK = Network()
+
+
+def heatmaps(kind):
+    """Attributions of a kind."""
+    shape = SAMPLES, 3, HEIGHT, WIDTH
+    generator = torch.Generator().manual_seed(1)
+    if kind == "continuous":
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+    levels = 3 if kind == "few levels" else 1
+    return torch.randint(0, levels, shape, generator=generator).double() / 4
+
+
+def explanation(attribution=None, **changes):
+    """Five images explained."""
+    image = torch.randint(0, 256, (SAMPLES, 3, HEIGHT, WIDTH), generator=torch.Generator().manual_seed(2))
+    batch = Explanation(
+        sample_id=torch.tensor([3, 0, 41, 7, 5]),
+        image=image.to(torch.uint8),
+        box=torch.ones(SAMPLES, HEIGHT, WIDTH, dtype=torch.bool),
+        mask=torch.ones(SAMPLES, HEIGHT, WIDTH, dtype=torch.bool),
+        target=torch.tensor([0, 3, 1, 1, 2]),
+        logits=NETWORK(image),
+        attribution=heatmaps("continuous") if attribution is None else attribution,
+        original=None,
+        predict=NETWORK,
+        batch_size=64,
+        seed=11,
+    )
+    return replace(batch, **changes)
+
+
+def select(batch, chosen):
+    """Some samples of a batch."""
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return replace(batch, **{name: value[chosen] for name, value in values.items() if isinstance(value, Tensor)})
+
+
+def of_map(scores):
+    """Attributions whose channel sums are the given maps."""
+    return torch.stack([scores, torch.zeros_like(scores), torch.zeros_like(scores)], 1)
+
+
+def textbook_f(image, target, output):
+    logits = NETWORK(image[None])[0].tolist()
+    if output == "logit":
+        return logits[target]
+    return math.exp(logits[target]) / sum(math.exp(logit) for logit in logits)
+
+
+def textbook_counts(regions, steps, fraction, spacing):
+    counts = []
+    for step in range(1, steps + 1):
+        share = step / steps if spacing == "linear" else 100 ** ((step - steps) / (steps - 1))
+        counts.append(max(1, round(fraction * share * regions)))
+    return counts
+
+
+def textbook(batch, size, steps, fraction, spacing, output):
+    """The curves, one image at a time."""
+    corners = [(top, left) for top in range(0, HEIGHT, size) for left in range(0, WIDTH, size)]
+    all_noise = random.pixels(batch.seed, Stream.NOISE, batch.sample_id, (3, HEIGHT, WIDTH))
+    all_ties = random.bits(batch.seed, Stream.TIES, batch.sample_id, len(corners)).tolist()
+    curves = []
+    for image, attribution, noise, ties, target in zip(
+        batch.image, batch.attribution, all_noise, all_ties, batch.target.tolist(), strict=True
+    ):
+        scores = []
+        for top, left in corners:
+            score = 0.0
+            for y in range(top, min(top + size, HEIGHT)):
+                for x in range(left, min(left + size, WIDTH)):
+                    score += sum(attribution[:, y, x].tolist())
+            scores.append(score)
+        order = sorted(range(len(corners)), key=lambda region: (-scores[region], ties[region]))
+        curve = [textbook_f(image, target, output)]
+        for count in textbook_counts(len(corners), steps, fraction, spacing):
+            perturbed = image.clone()
+            for region in order[:count]:
+                top, left = corners[region]
+                for y in range(top, min(top + size, HEIGHT)):
+                    for x in range(left, min(left + size, WIDTH)):
+                        perturbed[:, y, x] = noise[:, y, x]
+            curve.append(textbook_f(perturbed, target, output))
+        curves.append(curve)
+    return curves
+
+
+@pytest.mark.parametrize("kind", ["continuous", "few levels", "constant"])
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+@pytest.mark.parametrize(("spacing", "output"), [("linear", "probability"), ("log", "logit"), ("linear", "logit")])
+def test_curve_and_mean_fall_are_those_of_a_loop(kind, size, spacing, output):
+    batch = explanation(heatmaps(kind))
+    arguments = {"steps": 5, "fraction": 0.6, "spacing": spacing, "output": output}
+    values = InputPerturbation(size, **arguments)(batch)
+    expected = textbook(batch, size, **arguments)
+    falls = [sum(curve[0] - value for value in curve[1:]) / 5 for curve in expected]
+    np.testing.assert_allclose(values["perturbation_curve"], expected, rtol=1e-12)
+    np.testing.assert_allclose(values["input_perturbation"], falls, rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("spacing", ["linear", "log"])
+@pytest.mark.parametrize("steps", [1, 2, 20])
+@pytest.mark.parametrize("fraction", [0.2, 1.0])
+def test_last_step_replaces_the_asked_fraction_of_regions(spacing, steps, fraction):
+    metric = InputPerturbation(steps=steps, fraction=fraction, spacing=spacing)
+    assert metric.counts(1000)[-1] == 1000 * fraction
+    assert metric.columns["perturbation_curve"].axis[-1] == fraction
+
+
+@pytest.mark.parametrize("spacing", ["linear", "log"])
+def test_each_value_of_the_curve_has_its_place_on_the_axis(spacing):
+    metric = InputPerturbation(steps=7, fraction=1.0, spacing=spacing)
+    values = metric(explanation())
+    axis = metric.columns["perturbation_curve"].axis
+    assert values.keys() == metric.columns.keys() == {"input_perturbation", "perturbation_curve"}
+    assert values["perturbation_curve"].shape == (SAMPLES, len(axis)) == (SAMPLES, 8)
+    assert axis[0] == 0
+    assert list(axis) == sorted(set(axis))
+    assert metric.counts(10**6).tolist() == [round(10**6 * value) for value in axis[1:]]
+
+
+@pytest.mark.parametrize("output", ["probability", "logit"])
+@pytest.mark.parametrize("size", [1, 4])
+def test_results_do_not_depend_on_the_batch_size(size, output):
+    metric = InputPerturbation(size, fraction=1.0, output=output)
+    expected = metric(explanation())
+    for batch_size in (1, 7, 64, 1000):
+        seen = []
+        predict = lambda image: seen.append(len(image)) or NETWORK(image)  # noqa: B023, E731
+        values = metric(explanation(batch_size=batch_size, predict=predict))
+        assert all(torch.equal(values[name], expected[name]) for name in expected)
+        assert max(seen) == min(batch_size, SAMPLES * 20)
+
+
+@pytest.mark.parametrize("kind", ["continuous", "constant"])
+@pytest.mark.parametrize("chosen", [[0], [1], [4], [3, 1], [4, 3, 2, 1, 0]])
+def test_results_of_a_sample_do_not_depend_on_the_others_in_the_batch(kind, chosen):
+    metric = InputPerturbation(2, fraction=1.0)
+    batch = explanation(heatmaps(kind))
+    expected, values = metric(batch), metric(select(batch, chosen))
+    assert all(torch.equal(values[name], expected[name][chosen]) for name in expected)
+
+
+@pytest.mark.parametrize("transform", [math.exp, math.atan, lambda x: 3 * x + 1, lambda x: x**3, lambda x: 1e-30 * x])
+@pytest.mark.parametrize("kind", ["continuous", "few levels"])
+def test_curve_depends_on_the_order_of_the_regions_alone(kind, transform):
+    metric = InputPerturbation(fraction=1.0)
+    scores = heatmap(heatmaps(kind))
+    expected = metric(explanation(of_map(scores)))
+    values = metric(explanation(of_map(scores.clone().apply_(transform))))
+    reverse = metric(explanation(of_map(-scores)))
+    assert all(torch.equal(values[name], expected[name]) for name in expected)
+    assert not torch.equal(reverse["perturbation_curve"], expected["perturbation_curve"])
+
+
+def test_curve_does_not_depend_on_how_a_pixel_is_shared_by_its_channels():
+    metric = InputPerturbation(fraction=1.0)
+    attribution = heatmaps("few levels")  # sums are exact
+    expected = metric(explanation(attribution))["perturbation_curve"]
+    assert torch.equal(metric(explanation(attribution.flip(1)))["perturbation_curve"], expected)
+    assert torch.equal(metric(explanation(of_map(attribution.sum(1))))["perturbation_curve"], expected)
+
+
+@pytest.mark.parametrize("constant", [0.0, -3.0, 1e-20, 1e20])
+def test_curve_of_a_constant_map_does_not_depend_on_the_constant(constant):
+    metric = InputPerturbation(fraction=1.0)
+    expected = metric(explanation(heatmaps("constant")))
+    values = metric(explanation(of_map(torch.full((SAMPLES, HEIGHT, WIDTH), constant))))
+    assert all(torch.equal(values[name], expected[name]) for name in expected)
+
+
+def test_order_of_a_constant_map_depends_on_seed_and_sample_id_alone():
+    def replaced(seed):
+        """Which of the pixels of a black image are replaced after half of them, by sample."""
+        seen = []
+        black = torch.zeros(SAMPLES, 3, HEIGHT, WIDTH, dtype=torch.uint8)
+        batch = explanation(heatmaps("constant"), image=black, seed=seed, sample_id=torch.tensor([3, 4, 3, 5, 4]))
+        InputPerturbation(steps=1, fraction=0.5)(replace(batch, predict=lambda x: seen.append(x) or NETWORK(x)))
+        (images,) = seen
+        return [tuple(image.any(0).flatten().tolist()) for image in images]
+
+    orders = replaced(0)
+    assert replaced(0) == orders
+    assert orders[0] == orders[2] and orders[1] == orders[4]
+    assert len({orders[0], orders[1], orders[3], *(replaced(1)[i] for i in (0, 1, 3))}) == 6
+    assert all(sum(order) == HEIGHT * WIDTH // 2 for order in orders)
+
+
+@pytest.mark.parametrize("output", ["probability", "logit"])
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_curve_begins_with_the_image_and_ends_with_the_noise_where_all_is_replaced(size, output):
+    batch = explanation()
+    curve = InputPerturbation(size, steps=3, fraction=1.0, output=output)(batch)["perturbation_curve"]
+    noise = random.pixels(batch.seed, Stream.NOISE, batch.sample_id, (3, HEIGHT, WIDTH))
+    for images, values in ((batch.image, curve[:, 0]), (noise, curve[:, -1])):
+        expected = [textbook_f(image, target, output) for image, target in zip(images, batch.target, strict=True)]
+        assert values.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "expected"),
+    [
+        ("region_size", 0, "an integer >= 1, got 0"),
+        ("steps", 0, "an integer >= 1, got 0"),
+        ("fraction", 0.0, r"a number in \(0, 1\], got 0\.0"),
+        ("fraction", 1.5, r"a number in \(0, 1\], got 1\.5"),
+        ("fraction", math.nan, r"a number in \(0, 1\], got nan"),
+        ("spacing", "cubic", "one of linear, log, got 'cubic'"),
+        ("output", "foo", "one of probability, logit, got 'foo'"),
+    ],
+)
+def test_argument_out_of_its_range_is_told_by_name(argument, value, expected):
+    with pytest.raises(UserError, match=rf"^metric\.input_perturbation\.{argument}: expected {expected}\."):
+        InputPerturbation(**{argument: value})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_curve_is_that_of_pixel_flipping_of_quantus():
+    import quantus
+
+    generator = torch.Generator().manual_seed(3)
+    image = torch.randint(1, 256, (SAMPLES, 3, 6, 6), generator=generator).to(torch.uint8)
+    target = torch.tensor([0, 3, 1, 1, 2])
+    scores = torch.stack([torch.randperm(36, generator=generator).double() - 18 for _ in range(SAMPLES)]).view(-1, 6, 6)
+    # Quantus replaces channel values, three in a step: nearly equal ones of a pixel come after each other in its order
+    attribution = scores[:, None] + torch.tensor([0.0, 1e-3, 2e-3]).view(3, 1, 1)
+    network = Network(6, 6).eval()
+    expected = quantus.PixelFlipping(features_in_step=3, perturb_baseline=0.0, abs=False, normalise=False)(
+        model=network,
+        x_batch=image.numpy().astype(np.float64),
+        y_batch=target.numpy(),
+        a_batch=attribution.numpy(),
+        channel_first=True,
+        softmax=False,
+    )
+    curve = perturbation_curve(
+        lambda images, sample: network(images).gather(1, target[sample, None])[:, 0],
+        image,
+        torch.zeros_like(image),
+        ranks(heatmap(attribution), torch.arange(36).expand(SAMPLES, 36)),
+        torch.arange(1, 37),
+        batch_size=50,
+    )
+    # equal to the bit although Quantus converts the images to float32: pixel values are exact in it
+    np.testing.assert_array_equal(curve, expected)

@@ -1,0 +1,61 @@
+"""Means and their bootstrap intervals against scipy's, and whether the intervals cover."""
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap
+
+from canonxai.results import statistics
+from canonxai.results.statistics import Mean, mean_with_interval
+
+
+@pytest.mark.parametrize("n", [2, 3, 50, 4000])  # 4000 does not fit in one batch of draws
+def test_interval_is_the_percentile_bootstrap_of_scipy(n):
+    values = np.random.default_rng(n).exponential(size=n)
+    rng = np.random.default_rng(0)
+    expected = bootstrap(
+        (values,), np.mean, n_resamples=2000, confidence_level=0.95, method="percentile", rng=rng
+    ).confidence_interval
+    result = mean_with_interval(values)
+    assert result == Mean(pytest.approx(values.mean()), *map(pytest.approx, expected), n=n, undefined=0)
+    assert result.low < result.mean < result.high
+
+
+def test_undefined_values_are_counted_and_left_out():
+    values = np.random.default_rng(0).normal(size=30)
+    with_nan = np.insert(values, [0, 7, 7, 30], np.nan)
+    assert mean_with_interval(with_nan) == mean_with_interval(values)._replace(undefined=4)
+
+
+@pytest.mark.parametrize("undefined", [0, 3])
+def test_nothing_has_no_mean_and_one_value_no_interval(undefined):
+    nan = [np.nan] * undefined
+    assert mean_with_interval(np.array(nan, dtype=float)) == Mean(None, None, None, 0, undefined)
+    assert mean_with_interval(np.array([*nan, 0.25])) == Mean(0.25, None, None, 1, undefined)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1e30])
+@pytest.mark.parametrize("n", [2, 37])
+def test_interval_of_equal_values_has_no_width(value, n):
+    result = mean_with_interval(np.full(n, value))
+    assert result.low == result.high == pytest.approx(value, rel=1e-15)
+
+
+def test_equal_values_have_equal_intervals_whatever_the_state_of_numpy():
+    values = np.random.default_rng(0).normal(size=30)
+    np.random.seed(1)
+    first = mean_with_interval(values)
+    np.random.seed(2)
+    assert mean_with_interval(values.copy()) == first
+
+
+def test_interval_moves_and_scales_with_the_values():
+    values = np.random.default_rng(0).normal(size=30)
+    result, moved = mean_with_interval(values), mean_with_interval(3 * values + 5)
+    assert moved[:3] == pytest.approx([3 * value + 5 for value in result[:3]])
+
+
+def test_95_percent_interval_covers_the_truth_about_95_times_in_100(monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 500)
+    draws = np.random.default_rng(0).normal(1, 2, size=(300, 50))
+    covered = [result.low < 1 < result.high for result in map(mean_with_interval, draws)]
+    assert 0.90 < np.mean(covered) < 0.98

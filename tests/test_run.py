@@ -1,0 +1,247 @@
+"""One cell from the config to its files, and what a study needs of its cells."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import nn
+
+from canonxai.data import DataModule, Sample
+from canonxai.errors import UserError
+from canonxai.results.store import COLUMNS
+from canonxai.run import run
+
+METRICS = "metric=[localization,input_perturbation,distance]"
+
+
+@pytest.fixture
+def cell(config, tmp_path):
+    """Runs a small cell on the CPU and returns its samples by column, and its summary."""
+
+    def compute(*overrides, name="cell"):
+        summary = run(config("trainer=cpu", "data.size=12", *overrides), tmp_path / name)
+        return pq.read_table(tmp_path / name / "samples.parquet").to_pydict(), summary
+
+    return compute
+
+
+def numbers(samples, column):
+    return np.array(samples[column], dtype=float)
+
+
+def test_a_cell_leaves_what_the_readme_promises(cell, tmp_path):
+    samples, summary = cell(METRICS, "canonize=true", "save_maps=3")
+    folder = tmp_path / "cell"
+    assert {path.name for path in folder.iterdir()} == {
+        "config.yaml", "rules.csv", "samples.parquet", "summary.json", "maps.npz", "maps.png",
+    }  # fmt: skip
+    assert samples["sample_id"] == list(range(12))
+    assert [*samples] == [*COLUMNS, "localization", "input_perturbation", "perturbation_curve", "distance"]
+    assert {len(curve) for curve in samples["perturbation_curve"]} == {21}
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert summary["images"] == 12
+    assert summary["metrics"]["localization"]["strata"]["all"]["n"] == 12
+    assert summary["agreement"]["images"] == 12
+    assert summary["agreement"]["difference"]["float64"]["max_rel"] < 1e-12
+    assert summary["agreement"]["difference"]["float32"]["max_rel"] < 1e-4
+    assert summary["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert "${" not in (folder / "config.yaml").read_text()
+    assert len(np.load(folder / "maps.npz")["heatmap"]) == 3
+
+
+def test_the_values_stored_are_those_of_the_maps(cell, tmp_path):
+    samples, _ = cell("method=lrp_eps_plus", "save_maps=12", "precision=64")
+    maps = np.load(tmp_path / "cell" / "maps.npz")
+    positive = maps["heatmap"].clip(min=0).astype(float)
+    expected = (positive * maps["box"]).sum((1, 2)) / positive.sum((1, 2))
+    np.testing.assert_allclose(numbers(samples, "localization"), expected, rtol=1e-5)
+    np.testing.assert_allclose(numbers(samples, "box_fraction"), maps["box"].mean((1, 2)))
+    np.testing.assert_allclose(numbers(samples, "relevance_total"), maps["heatmap"].sum((1, 2)), rtol=1e-3, atol=1e-5)
+    curves = np.array(samples["perturbation_curve"])
+    np.testing.assert_allclose(curves[:, 0], samples["probability"])
+    np.testing.assert_allclose((curves[:, :1] - curves[:, 1:]).mean(1), samples["input_perturbation"])
+
+
+@pytest.mark.parametrize("method", ["lrp_eps_plus", "smoothgrad", "random"])
+def test_results_do_not_depend_on_batch_sizes_or_workers(cell, method):
+    shared = (METRICS, f"method={method}", "canonize=true", "precision=64", "metric.input_perturbation.steps=4")
+    reference, _ = cell(*shared)
+    variants = [
+        ("data.batch_size=1", "perturbation.batch_size=64"),
+        ("data.batch_size=7", "perturbation.batch_size=5"),
+        ("data.batch_size=64", "data.num_workers=2"),
+    ]
+    for variant in variants:
+        samples, _ = cell(*shared, *variant, name="variant")
+        for column in reference:
+            np.testing.assert_allclose(
+                np.array(samples[column], float), np.array(reference[column], float), rtol=1e-9, atol=1e-12
+            )
+
+
+def test_what_canonization_cannot_affect_comes_out_the_same_to_the_last_digit(cell):
+    for method in ("gradient", "ixg", "ig", "smoothgrad", "gbp", "deconvnet", "random"):
+        shared = (METRICS, f"method={method}", "precision=64", "data.size=6")
+        canonized, _ = cell(*shared, "canonize=true", name="canonized")
+        original, _ = cell(*shared, "canonize=false", name="original")
+        assert max(canonized["distance"]) < 1e-10
+        assert canonized["input_perturbation"] == original["input_perturbation"]
+        np.testing.assert_allclose(canonized["localization"], original["localization"], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("model", ["resnet18", "vgg16_bn"])
+def test_the_study_comes_out_on_the_embedded_benchmark(cell, model):
+    def difference(method):
+        shared = (METRICS, f"model={model}", f"method={method}", "data.size=64")
+        canonized, _ = cell(*shared, "canonize=true", name="canonized")
+        original, _ = cell(*shared, "canonize=false", name="original")
+        return {
+            column: numbers(canonized, column) - numbers(original, column)
+            for column in ("localization", "input_perturbation")
+        }
+
+    for method in ("gradient", "ixg", "gbp"):  # C1, C2
+        assert all(abs(values.mean()) < 1e-6 for values in difference(method).values())
+    for values in difference("lrp_eps").values():  # C3, C5
+        assert values.mean() > 10 * values.std(ddof=1) / np.sqrt(len(values))
+    if model == "resnet18":  # C4
+        for method in ("ebp", "lrp_eps_plus", "lrp_eps_a2b1"):
+            values = difference(method)["localization"]
+            assert values.mean() > 4 * values.std(ddof=1) / np.sqrt(len(values))
+
+
+def test_every_method_beats_the_random_map_when_it_is_canonized(cell):
+    floor, _ = cell("method=random", "data.size=32")
+    for method in ("lrp_eps", "lrp_eps_plus", "ebp", "gbp"):
+        samples, _ = cell(f"method={method}", "canonize=true", "data.size=32")
+        for column in ("localization", "input_perturbation"):
+            assert numbers(samples, column).mean() > numbers(floor, column).mean() + 0.05
+
+
+def test_the_predicted_class_can_be_explained(cell):
+    label, _ = cell("target=label", "method=gradient", "data.size=64")
+    predicted, _ = cell("target=predicted", "method=gradient", "data.size=64")
+    assert label["target"] == label["label"]
+    assert predicted["target"] == predicted["prediction"]
+    assert min(predicted["probability"]) > 0.1
+    wrong = [index for index, (a, b) in enumerate(zip(label["label"], label["prediction"], strict=True)) if a != b]
+    assert wrong
+    assert all(label["probability"][index] < predicted["probability"][index] for index in wrong)
+
+
+def test_parts_of_the_canonizer_give_different_maps(cell):
+    totals = {}
+    for parts in ("[]", "[merge_bn]", "[sum]", "[merge_bn,sum]"):
+        samples, summary = cell(METRICS, "method=lrp_eps_plus", "canonize=true", f"canonizer.parts={parts}")
+        totals[parts] = samples["relevance_total"]
+        assert (max(samples["distance"]) == 0) == (parts == "[]"), summary["state"]
+    assert np.mean(totals["[]"]) > 50 * np.mean(totals["[sum]"])  # without Sum, relevance doubles at each block
+
+
+def test_a_canonizer_that_changes_the_function_is_refused(cell, tmp_path):
+    shared = ("canonize=true", "model=vgg16_bn", "canonizer.exact=false")
+    with pytest.raises(UserError, match="canonizer.tolerance=1e-06, got 'a relative difference of .*exact=false"):
+        cell(*shared, "canonizer.tolerance=1e-6")
+    assert not (tmp_path / "cell" / "samples.parquet").exists()
+    _, summary = cell(*shared, "canonizer.tolerance=0.1")
+    assert summary["agreement"]["difference"]["float64"]["max_rel"] > 1e-6
+
+
+class Dataset:
+    """Images of 16 x 16 pixels, the object in a corner; one has no object."""
+
+    classes = ("a", "b")
+
+    def __init__(self, empty: int = -1) -> None:
+        self.empty = empty
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Sample:
+        box = torch.zeros(16, 16, dtype=torch.bool)
+        if index != self.empty:
+            box[:4, : index + 1] = True
+        image = torch.full((3, 16, 16), 10 * index, dtype=torch.uint8)
+        return {"sample_id": index, "image": image, "label": index % 2, "box": box, "mask": box}
+
+
+class Network(nn.Module):
+    """A linear network; ``bad`` makes the gradient of one image NaN."""
+
+    def __init__(self, bad: float | None = None) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * 16 * 16, 2)
+        self.bad = bad
+
+    def forward(self, input):
+        flat = input.flatten(1)
+        if self.bad is not None:  # finite, with an infinite slope at zero
+            flat = flat + (flat - self.bad).abs().sqrt() * 0
+        return self.linear(flat)
+
+
+def explain(tmp_path, dataset, network, metrics=("localization",)):
+    from omegaconf import OmegaConf
+
+    from canonxai.attribution.gradient import Gradient
+    from canonxai.explainer import Explainer
+    from canonxai.metrics.localization import Localization
+    from canonxai.models.normalization import Normalization
+    from canonxai.results.store import Store, StoreWriter, sample_schema
+    from canonxai.results.summary import summarize
+    from canonxai.run import build_trainer
+
+    chosen = {"localization": Localization()}
+    store = Store(tmp_path, sample_schema(chosen))
+    explainer = Explainer(network, Normalization([0.0] * 3, [1.0] * 3), Gradient(), chosen)
+    cfg = OmegaConf.create({"trainer": {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu"}})
+    build_trainer(cfg, None, [StoreWriter(store)]).predict(
+        explainer, datamodule=DataModule(dataset, 2, 0), return_predictions=False
+    )
+    store.finish()
+    return store.read(["sample_id", "localization"]).to_pydict(), summarize(store, chosen)
+
+
+def test_an_image_without_an_object_is_counted_and_left_out(tmp_path):
+    samples, summary = explain(tmp_path, Dataset(empty=3), Network())
+    assert [index for index, value in enumerate(samples["localization"]) if value is None] == [3]
+    whole = summary["metrics"]["localization"]["strata"]["all"]
+    assert (whole["n"], whole["undefined"]) == (7, 1)
+    assert whole["mean"] == pytest.approx(np.mean([value for value in samples["localization"] if value is not None]))
+
+
+def test_a_map_that_is_not_a_number_stops_the_run_and_keeps_what_was_computed(tmp_path):
+    with pytest.raises(UserError, match="method: expected finite relevance, got NaN or infinity for sample 4"):
+        explain(tmp_path, Dataset(), Network(bad=40 / 255))
+    parts = [pq.read_table(path) for path in sorted((tmp_path / "parts").iterdir())]
+    assert [index for part in parts for index in part["sample_id"].to_pylist()] == [0, 1, 2, 3]
+
+
+def test_a_model_with_too_few_outputs_is_refused(tmp_path):
+    network = Network()
+    network.linear = nn.Linear(3 * 16 * 16, 1)
+    with pytest.raises(UserError, match="model: expected an output for class 1, got '1 outputs'"):
+        explain(tmp_path, Dataset(), network)
+
+
+def test_two_metrics_with_one_column_are_refused(config):
+    from canonxai.run import build_metrics
+
+    cfg = config("+metric.again={_target_: canonxai.metrics.distance.Distance}", "metric=[distance]")
+    with pytest.raises(UserError, match="metric: expected metrics with columns of different names"):
+        build_metrics(cfg)
+
+
+def test_only_the_first_images_verify_the_canonizer(cell):
+    _, summary = cell("canonize=true", "canonizer.verify=5", "data.batch_size=3")
+    assert summary["agreement"]["images"] == 5
+
+
+def test_the_folder_may_hold_an_earlier_run(cell, tmp_path: Path):
+    cell("data.size=6")
+    samples, summary = cell("data.size=3")
+    assert len(samples["sample_id"]) == summary["images"] == 3
