@@ -34,7 +34,7 @@ from canonxai.models.normalization import Normalization
 from canonxai.progress import ImageProgress
 from canonxai.results.loggers import Cell, close, log_results
 from canonxai.results.maps import MapsWriter
-from canonxai.results.store import Store, StoreWriter, sample_schema, writes
+from canonxai.results.store import Store, StoreWriter, sample_schema, writing
 from canonxai.results.summary import print_summary, summarize
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     explainer = build_explainer(cfg, metrics)
 
     settings = typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
-    with writes(folder):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
     store = Store(folder, sample_schema(metrics))
@@ -98,7 +98,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             "versions": versions(),
             "folder": str(folder),
         }
-        with writes(folder):
+        with writing(folder):
             (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False))
         log_results(logger, cell, summary)
         failed = False
@@ -168,7 +168,7 @@ def write_rules(folder: Path, explainer: Explainer, data: DataModule) -> None:
     query = explainer.query(input, torch.tensor([sample["label"]]), torch.tensor([sample["sample_id"]]))
     composite = explainer.method.composite(query, explainer.canonizers)
     layers = rule_table(explainer.model, composite, explainer.canonizers)
-    with writes(folder), (folder / "rules.csv").open("w", newline="") as file:
+    with writing(folder), (folder / "rules.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, [field.name for field in dataclasses.fields(layers[0])])
         table.writeheader()
         table.writerows(map(dataclasses.asdict, layers))

@@ -4,7 +4,7 @@ A data set is a class with ``__len__``, ``__getitem__`` (a :class:`Sample`) and 
 space (uint8), because perturbation and the box bounds of LRP are defined there. Normalisation happens on the device.
 """
 
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int64, UInt8
@@ -71,3 +71,9 @@ class DataModule(LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        # Lightning remembers the index of every sample that it predicted; memory would grow with the data set
+        loader: Any = self.trainer and self.trainer.predict_dataloaders
+        loader.batch_sampler.seen_batch_indices.clear()
+        return batch

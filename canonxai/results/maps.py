@@ -1,23 +1,21 @@
 """The first maps of a cell, as arrays and as a picture."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import BasePredictionWriter
+from pytorch_lightning import Callback, LightningModule, Trainer
 
 from canonxai.data import Batch
 from canonxai.errors import check
 from canonxai.explainer import Evaluation
-from canonxai.results.store import writes
+from canonxai.results.store import writing
 
 COLUMNS = 8  #: pairs of image and map in a row
 
 
-class MapsWriter(BasePredictionWriter):
+class MapsWriter(Callback):
     """Writes ``maps.npz`` and ``maps.png`` once it has seen the first ``count`` maps, or all if there are fewer.
 
     ``maps.npz`` holds ``sample_id``, ``label``, ``image`` (uint8, channels first), ``box`` and ``heatmap`` (float32,
@@ -29,14 +27,13 @@ class MapsWriter(BasePredictionWriter):
     """
 
     def __init__(self, folder: Path, count: int) -> None:
-        super().__init__("batch")
         check(count >= 0, "save_maps", "an integer >= 0", count)
         self.folder, self.missing = folder, count
         self.pieces: list[dict[str, np.ndarray]] = []
 
-    def write_on_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, prediction: Evaluation, batch_indices: Any, batch: Batch,
-        batch_idx: int, dataloader_idx: int,
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Evaluation, batch: Batch, batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         if self.missing > 0:
             tensors = {
@@ -44,7 +41,7 @@ class MapsWriter(BasePredictionWriter):
                 "label": batch["label"],
                 "image": batch["image"],
                 "box": batch["box"],
-                "heatmap": prediction["heatmap"].to(torch.float32),
+                "heatmap": outputs["heatmap"].to(torch.float32),
             }
             self.pieces.append({name: tensor[: self.missing].cpu().numpy() for name, tensor in tensors.items()})
             self.missing -= len(self.pieces[-1]["label"])
@@ -53,7 +50,7 @@ class MapsWriter(BasePredictionWriter):
         if not self.pieces:
             return
         maps = {name: np.concatenate([piece[name] for piece in self.pieces]) for name in self.pieces[0]}
-        with writes(self.folder):
+        with writing(self.folder):
             np.savez_compressed(self.folder / "maps.npz", allow_pickle=False, **maps)
             draw_maps(self.folder / "maps.png", maps["image"], maps["box"], maps["heatmap"])
 

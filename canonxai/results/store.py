@@ -7,15 +7,15 @@ that breaks off loses at most the batch in flight. ``samples.parquet`` appears o
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import BasePredictionWriter
+from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from canonxai.data import Batch
 from canonxai.errors import UserError
 from canonxai.explainer import Evaluation
 from canonxai.metrics import Metric
@@ -59,7 +59,7 @@ class Store:
         self.folder, self.schema = folder, schema
         self.path = folder / "samples.parquet"
         self.parts = folder / "parts"
-        with writes(folder):
+        with writing(folder):
             shutil.rmtree(self.parts, ignore_errors=True)
             self.parts.mkdir(parents=True)
             for name in ("samples.parquet", "summary.json"):
@@ -89,7 +89,7 @@ class Store:
 
     def _write(self, path: Path, tables: Iterable[pa.Table]) -> None:
         temporary = path.with_suffix(".tmp")
-        with writes(self.folder), temporary.open("wb") as file:
+        with writing(self.folder), temporary.open("wb") as file:
             with pq.ParquetWriter(file, self.schema) as writer:
                 for table in tables:
                     writer.write_table(table)
@@ -98,32 +98,27 @@ class Store:
         temporary.replace(path)
 
 
-class writes:
-    """Tells a failure to write in one line."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, OSError):
-            raise UserError(
-                f"folder: expected to write to {str(self.folder)!r}, got: {error.strerror or error}. Free space or "
-                "choose another place by hydra.run.dir=PATH (hydra.sweep.dir in a multirun); what was written before "
-                "is kept in parts/."
-            ) from error
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Tells a failure to write to ``folder`` in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"folder: expected to write to {str(folder)!r}, got: {error.strerror or error}. Free space or choose "
+            "another place by hydra.run.dir=PATH (hydra.sweep.dir in a multirun); what was written before is kept in "
+            "parts/."
+        ) from error
 
 
-class StoreWriter(BasePredictionWriter):
+class StoreWriter(Callback):
     """Puts each batch of Lightning's predict loop into a store."""
 
     def __init__(self, store: Store) -> None:
-        super().__init__("batch")
         self.store = store
 
-    def write_on_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, prediction: Evaluation, batch_indices: Any, batch: Any,
-        batch_idx: int, dataloader_idx: int,
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Evaluation, batch: Batch, batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        self.store.write(batch_idx, prediction["columns"])
+        self.store.write(batch_idx, outputs["columns"])
