@@ -23,6 +23,7 @@ from canonxai.config import CONF, register
 from canonxai.errors import UserError
 
 log = logging.getLogger(__name__)
+FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"  #: what the user asked for
 MISTAKES = (UserError, HydraException, OmegaConfBaseException, OSError)
 
 
@@ -31,7 +32,7 @@ def command(main: Callable[[], Any]) -> Callable[[], Any]:
 
     @functools.wraps(main)
     def wrapper() -> Any:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        if FULL_ERROR:
             return main()
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing them
         try:
@@ -54,7 +55,7 @@ def job(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
             return task(cfg)
         except MISTAKES as error:
             log.error(message(error))
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
+            if FULL_ERROR or HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             raise SystemExit(1) from error
 

@@ -45,7 +45,8 @@ def test_what_is_not_finite_differs_infinitely_whatever_the_other_images(origina
 
 
 def test_agreements_join_to_the_larger_of_each():
-    assert Agreement(1.0, 0.5) | Agreement(0.25, 2.0) == Agreement(1.0, 2.0)
+    a, b = Agreement(1.0, 0.5), Agreement(0.25, 2.0)
+    assert a | b == b | a == Agreement(1.0, 2.0)
     assert Agreement() | Agreement(3.0, 4.0) == Agreement(3.0, 4.0)
 
 

@@ -47,14 +47,16 @@ def test_resnet_at_full_width_is_torchvisions():
 
 
 def test_vgg_at_full_width_has_torchvisions_features():
-    ours, theirs = vgg16_bn(width=1.0), models.vgg16_bn(num_classes=10)
+    with torch.device("meta"):
+        ours, theirs = vgg16_bn(width=1.0), models.vgg16_bn(num_classes=10)
     assert shapes(ours.features) == shapes(theirs.features)
     assert kinds(ours) == kinds(theirs)
 
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_modules_are_of_torchvisions_classes_and_in_its_places(name):
-    narrow, full = BUILDERS[name](), models.get_model(name)
+    with torch.device("meta"):
+        narrow, full = BUILDERS[name](), models.get_model(name)
     assert kinds(narrow) == kinds(full)
     assert isinstance(narrow, type(full))
     assert type(narrow).forward is type(full).forward
@@ -71,15 +73,15 @@ def test_resnet_is_initialised_as_torchvisions():
     ours, theirs = resnet18(width=1.0), models.resnet18(num_classes=10)
     for mine, yours in zip(ours.modules(), theirs.modules(), strict=True):
         if isinstance(mine, nn.Conv2d):
-            assert mine.weight.std() == pytest.approx(yours.weight.std(), rel=0.05)
-            assert mine.weight.mean() == pytest.approx(0, abs=0.01)
+            assert float(mine.weight.detach().std()) == pytest.approx(float(yours.weight.detach().std()), rel=0.05)
+            assert float(mine.weight.detach().mean()) == pytest.approx(0, abs=0.01)
 
 
 @pytest.mark.parametrize("path", TRAINED.values(), ids=TRAINED)
 def test_weights_are_small_and_say_how_they_were_made(path):
     assert path.stat().st_size < 3_000_000
     metadata = read_metadata(path)
-    assert metadata.keys() == {"accuracy", "test_size", "seed", "recipe"}
+    assert metadata.keys() >= {"accuracy", "test_size", "seed", "recipe"}
     assert int(metadata["seed"]) >= 0
     assert int(metadata["test_size"]) >= 1000
     assert json.loads(metadata["recipe"]).keys() >= {"samples", "batch_size", "learning_rate", "optimizer"}
