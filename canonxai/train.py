@@ -1,8 +1,8 @@
 """Trains a network for the embedded benchmark: ``python -m canonxai.train model=resnet18``.
 
 Every training scene is seen once: ``samples`` fresh scenes of the training split, each batch slightly rotated, scaled
-and sheared; AdamW with a one-cycle schedule. The file that is written holds half-precision weights, and records the
-accuracy of just these, the seed and the recipe.
+and sheared; AdamW with a one-cycle schedule. The file that is written holds weights in half precision, and records
+the accuracy of just these, the seed and the recipe.
 """
 
 import json

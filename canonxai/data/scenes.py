@@ -20,6 +20,8 @@ from canonxai.errors import check, check_choice
 SPLITS = ("train", "test")
 SMALLEST, LARGEST = 0.25, 0.90  #: size of the object as a fraction of the image's side
 MIN_CONTRAST = 0.4  #: of the ink against the mean of its background, in luminance
+#: in grey levels: no area is exactly uniform, where max-pooling has no unique winner and so the gradient no unique value
+SENSOR_NOISE = 2
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
@@ -68,6 +70,7 @@ class Scenes(Dataset[Sample]):
         inside = background[top : top + height, left : left + width]
         ink = _ink(rng, inside)
         inside += (alpha[..., None] * (ink - inside)).astype(np.float32)
+        background += rng.integers(-SENSOR_NOISE, SENSOR_NOISE + 1, background.shape)
 
         mask = np.zeros((self.side, self.side), dtype=bool)
         mask[top : top + height, left : left + width] = alpha > 0
@@ -76,7 +79,7 @@ class Scenes(Dataset[Sample]):
         box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
         return {
             "sample_id": index,
-            "image": torch.from_numpy(np.rint(background).astype(np.uint8)).permute(2, 0, 1).contiguous(),
+            "image": torch.from_numpy(np.rint(background).clip(0, 255).astype(np.uint8)).permute(2, 0, 1).contiguous(),
             "label": int(self.labels[which]),
             "box": torch.from_numpy(box),
             "mask": torch.from_numpy(mask),

@@ -70,6 +70,7 @@ def test_resnet_is_made_of_torchvisions_blocks():
 
 
 def test_resnet_is_initialised_as_torchvisions():
+    torch.manual_seed(0)
     ours, theirs = resnet18(width=1.0), models.resnet18(num_classes=10)
     for mine, yours in zip(ours.modules(), theirs.modules(), strict=True):
         if isinstance(mine, nn.Conv2d):
