@@ -102,7 +102,6 @@ class Training:
     batch_size: int = 128
     learning_rate: float = 4e-3
     weight_decay: float = 0.05
-    label_smoothing: float = 0.0
     output: str = MISSING
     data: Any = MISSING
     model: Any = MISSING

@@ -40,7 +40,7 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self.model(self.normalize(self.distort(batch["image"])))
-        return nn.functional.cross_entropy(logits, batch["label"], label_smoothing=self.cfg.label_smoothing)
+        return nn.functional.cross_entropy(logits, batch["label"])
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.cfg.learning_rate, weight_decay=self.cfg.weight_decay)
@@ -80,7 +80,7 @@ def train(cfg: DictConfig) -> float:
     load_weights(model, path)  # measure what is stored, in half precision
     cfg.data.update(split="test", size=TEST_SIZE, seed=cfg.data.seed + 1)
     score = accuracy(model, normalize, build(cfg.data, "data", Data))
-    recipe = {key: cfg[key] for key in ("samples", "batch_size", "learning_rate", "weight_decay", "label_smoothing")}
+    recipe = {key: cfg[key] for key in ("samples", "batch_size", "learning_rate", "weight_decay")}
     recipe |= {"optimizer": "AdamW, one-cycle schedule", "augmentation": "affine", "torch": torch.__version__}
     save_weights(
         model, path,
