@@ -73,13 +73,14 @@ GROUPS: dict[str, type] = {"data": Data, "model": Model, "canonizer": Canonizer,
 @dataclass
 class Perturbation:
     batch_size: int = 256
+    precision: int = 32
 
 
 @dataclass
 class Config:
     study: str = "default"
     seed: int = 0
-    precision: int = 32
+    precision: int = 64
     canonize: bool = False
     target: Target = Target.label
     save_maps: int = 16
@@ -134,8 +135,8 @@ def options() -> str:
 
 
 #: keys on which no result depends
-_NO_SETTINGS = {"study", "save_maps", "trainer", "logger", "perturbation", "hydra"}
-_NO_DATA_SETTINGS = {"batch_size", "num_workers"}
+_NO_SETTINGS = ("study", "save_maps", "trainer", "logger", "hydra")
+_NO_SETTINGS_OF = {"data": ("batch_size", "num_workers"), "perturbation": ("batch_size",)}
 
 
 def state(cfg: DictConfig) -> str:
@@ -151,9 +152,12 @@ def cell_name(cfg: DictConfig) -> str:
 
     Data, model, method and state, and eight digits of a hash over all settings on which results depend.
     """
-    everything = typing.cast("dict[str, Any]", OmegaConf.to_container(cfg))
-    settings = {key: value for key, value in everything.items() if key not in _NO_SETTINGS}
-    settings["data"] = {key: value for key, value in settings["data"].items() if key not in _NO_DATA_SETTINGS}
+    settings = typing.cast("dict[str, Any]", OmegaConf.to_container(cfg))
+    for key in _NO_SETTINGS:
+        settings.pop(key, None)
+    for group, keys in _NO_SETTINGS_OF.items():
+        for key in keys:
+            settings[group].pop(key, None)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
     return f"{cfg.data.name}-{cfg.model.name}-{cfg.method.name}-{state(cfg)}-{digest[:8]}"
 

@@ -22,7 +22,7 @@ from pytorch_lightning import Trainer
 from rich.console import Console
 
 from canonxai.attribution import Method
-from canonxai.attribution.rules import rule_table
+from canonxai.attribution.rules import MERGED, rule_table
 from canonxai.config import Canonizer, Data, build, cell_name, check_groups, state
 from canonxai.config import Method as MethodSchema
 from canonxai.data import DataModule
@@ -38,6 +38,7 @@ from canonxai.results.store import Store, StoreWriter, sample_schema, writing
 from canonxai.results.summary import print_summary, summarize
 
 log = logging.getLogger(__name__)
+PRECISIONS = {32: torch.float32, 64: torch.float64}
 PACKAGES = ("canonxai", "torch", "torchvision", "zennit", "pytorch-lightning", "hydra-core", "numpy", "scipy")
 
 
@@ -57,7 +58,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     quiet()
     check_groups(cfg)
     check(cfg.seed >= 0, "seed", "an integer >= 0", cfg.seed)
-    check_choice("precision", cfg.precision, (32, 64))
+    check_choice("precision", cfg.precision, PRECISIONS)
+    check_choice("perturbation.precision", cfg.perturbation.precision, PRECISIONS)
     started = time.monotonic()
     metrics = build_metrics(cfg)
     data = DataModule(build(cfg.data, "data", Data), cfg.data.batch_size, cfg.data.num_workers)
@@ -127,22 +129,24 @@ def build_explainer(cfg: DictConfig, metrics: dict[str, Metric]) -> Explainer:
         canonizer = build(cfg.canonizer, "canonizer", Canonizer)
         options = {"verify": cfg.canonizer.verify, "tolerance": cfg.canonizer.tolerance}
     method: Method = build(cfg.method, "method", MethodSchema)
-    explainer = Explainer(
-        build_network(cfg.model),
+    return Explainer(
+        build_network(cfg.model).to(PRECISIONS[cfg.perturbation.precision]),
         Normalization(cfg.data.mean, cfg.data.std),
         method,
         metrics,
         canonizer,
         target=cfg.target,
+        precision=PRECISIONS[cfg.precision],
         seed=cfg.seed,
         batch_size=cfg.perturbation.batch_size,
         **options,
     )
-    return explainer.to(torch.float64 if cfg.precision == 64 else torch.float32)
 
 
 def build_trainer(cfg: DictConfig, logger: Any, callbacks: list[Any]) -> Trainer:
     """Lightning's Trainer, so that gradients can be had in its predict loop."""
+    if cfg.trainer.get("accelerator") == "auto":  # of GPUs, only those that compute in float64, as the checks do
+        cfg.trainer.accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         trainer: Trainer = build(
             cfg.trainer,
@@ -163,17 +167,18 @@ def build_trainer(cfg: DictConfig, logger: Any, callbacks: list[Any]) -> Trainer
 def write_rules(folder: Path, explainer: Explainer, data: DataModule) -> None:
     """Writes ``rules.csv``, the rule of every layer, and tells the counts in one line."""
     sample = data.dataset[0]
-    with torch.no_grad():
-        input = explainer.normalize(sample["image"][None])
-    query = explainer.query(input, torch.tensor([sample["label"]]), torch.tensor([sample["sample_id"]]))
+    query = explainer.query(sample["image"][None], torch.tensor([sample["label"]]), torch.tensor([sample["sample_id"]]))
     composite = explainer.method.composite(query, explainer.canonizers)
-    layers = rule_table(explainer.model, composite, explainer.canonizers)
+    layers = rule_table(explainer.explained, composite, explainer.canonizers)
     with writing(folder), (folder / "rules.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, [field.name for field in dataclasses.fields(layers[0])])
         table.writeheader()
         table.writerows(map(dataclasses.asdict, layers))
     counts = Counter(layer.rule for layer in layers)
     log.info("rules: %s; see rules.csv", ", ".join(f"{count} x {rule}" for rule, count in counts.most_common()))
+    for layer in layers:
+        if layer.note not in ("", MERGED):
+            log.warning("rules: %s (%s, %d calls): %s", layer.layer, layer.type, layer.calls, layer.note)
 
 
 def agreement(explainer: Explainer) -> dict[str, Any] | None:

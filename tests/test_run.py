@@ -53,7 +53,7 @@ def test_a_cell_leaves_what_the_readme_promises(cell, tmp_path):
 
 
 def test_the_values_stored_are_those_of_the_maps(cell, tmp_path):
-    samples, _ = cell("method=lrp_eps_plus", "save_maps=12", "precision=64")
+    samples, _ = cell("method=lrp_eps_plus", "save_maps=12")
     maps = np.load(tmp_path / "cell" / "maps.npz")
     positive = maps["heatmap"].clip(min=0).astype(float)
     expected = (positive * maps["box"]).sum((1, 2)) / positive.sum((1, 2))
@@ -67,7 +67,7 @@ def test_the_values_stored_are_those_of_the_maps(cell, tmp_path):
 
 @pytest.mark.parametrize("method", ["lrp_eps_plus", "smoothgrad", "random"])
 def test_results_do_not_depend_on_batch_sizes_or_workers(cell, method):
-    shared = (METRICS, f"method={method}", "canonize=true", "precision=64", "metric.input_perturbation.steps=4")
+    shared = (METRICS, f"method={method}", "canonize=true", "perturbation.precision=64", "metric.input_perturbation.steps=4")
     reference, _ = cell(*shared)
     variants = [
         ("data.batch_size=1", "perturbation.batch_size=64"),
@@ -84,7 +84,7 @@ def test_results_do_not_depend_on_batch_sizes_or_workers(cell, method):
 
 def test_what_canonization_cannot_affect_comes_out_the_same_to_the_last_digit(cell):
     for method in ("gradient", "ixg", "ig", "smoothgrad", "gbp", "deconvnet", "random"):
-        shared = (METRICS, f"method={method}", "precision=64", "data.size=6")
+        shared = (METRICS, f"method={method}", "data.size=6")
         canonized, _ = cell(*shared, "canonize=true", name="canonized")
         original, _ = cell(*shared, "canonize=false", name="original")
         assert max(canonized["distance"]) < 1e-10

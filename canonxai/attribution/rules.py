@@ -15,6 +15,7 @@ from zennit.core import BasicHook, Composite, Hook
 from zennit.types import BatchNorm
 
 GRADIENT = "gradient"  #: no rule: autograd's own
+MERGED = "merged: computes the identity"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def rule_table(model: nn.Module, composite: Composite, canonizers: Sequence[Cano
     """
     with composite.context(model):
         rules = {name: rule for name, module in model.named_modules() if (rule := _rule(module))}
+    propagates = any(isinstance(rule, BasicHook) for rule in rules.values())  # not merely a modified gradient
     with Composite(canonizers=list(canonizers)).context(model):
         operations = _operations(model)
         modules = dict(model.named_modules())
@@ -59,7 +61,8 @@ def rule_table(model: nn.Module, composite: Composite, canonizers: Sequence[Cano
             if is_module:
                 layers.append(_module_layer(name, modules[name], calls[name, True], rules.get(name)))
             else:
-                note = "relevance goes on in full to both summands" if name in ("add", "iadd", "add_") else ""
+                doubles = propagates and name in ("add", "iadd", "add_")
+                note = "no rule: relevance goes on in full to both summands" if doubles else ""
                 layers.append(Layer(name, "function", calls[name, False], GRADIENT, note))
     return layers
 
@@ -67,7 +70,7 @@ def rule_table(model: nn.Module, composite: Composite, canonizers: Sequence[Cano
 def _module_layer(name: str, module: nn.Module, calls: int, hook: Hook | None) -> Layer:
     notes = []
     if isinstance(module, BatchNorm) and "forward" in vars(module):
-        notes.append("merged: computes the identity")
+        notes.append(MERGED)
     if calls > 1 and isinstance(hook, BasicHook):
         notes.append("shared: the rule sees the input of its last call only")
     return Layer(name, type(module).__name__, calls, type(hook).__name__ if hook else GRADIENT, "; ".join(notes))

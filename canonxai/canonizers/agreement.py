@@ -44,10 +44,9 @@ def canonization_agreement(
     model: nn.Module,
     canonizers: Sequence[Canonizer],
     input: Float[Tensor, "batch channels height width"],
-    dtype: torch.dtype,
 ) -> Agreement:
-    """Compares a network with its canonized form on ``input``, both in ``dtype``; ``model`` is not changed."""
-    probe = copy.deepcopy(model).to(dtype)
-    original = probe(input.to(dtype))
+    """Compares a network with its canonized form on ``input``, in its precision; ``model`` is not changed."""
+    probe = copy.deepcopy(model).to(input.dtype)
+    original = probe(input)
     with Composite(canonizers=list(canonizers)).context(probe):
-        return logit_agreement(original, probe(input.to(dtype)))
+        return logit_agreement(original, probe(input))

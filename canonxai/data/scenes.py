@@ -20,7 +20,7 @@ from canonxai.errors import check, check_choice
 SPLITS = ("train", "test")
 SMALLEST, LARGEST = 0.25, 0.90  #: size of the object as a fraction of the image's side
 MIN_CONTRAST = 0.4  #: of the ink against the mean of its background, in luminance
-#: in grey levels: no area is exactly uniform, where max-pooling has no unique winner and so the gradient no unique value
+#: in grey levels; in an exactly uniform area max-pooling has no unique winner, and so the gradient no unique value
 SENSOR_NOISE = 2
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 

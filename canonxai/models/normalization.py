@@ -27,13 +27,14 @@ class Normalization(nn.Module):
         super().__init__()
         check(len(mean) == 3, "data.mean", "three numbers", list(mean))
         check(len(std) == 3 and min(std) > 0, "data.std", "three numbers > 0", list(std))
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float64).view(3, 1, 1), persistent=False)
 
-    def forward(self, pixels: UInt8[Tensor, "*batch 3 height width"]) -> Float[Tensor, "*batch 3 height width"]:
-        return (pixels.to(self.mean.dtype) / 255 - self.mean) / self.std
+    def forward(
+        self, pixels: UInt8[Tensor, "*batch 3 height width"], dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "*batch 3 height width"]:
+        return (pixels.to(dtype) / 255 - self.mean.to(dtype)) / self.std.to(dtype)
 
-    @property
-    def bounds(self) -> tuple[Float[Tensor, "3 1 1"], Float[Tensor, "3 1 1"]]:
+    def bounds(self, dtype: torch.dtype = torch.float32) -> tuple[Float[Tensor, "3 1 1"], Float[Tensor, "3 1 1"]]:
         """The lowest and the highest value that a normalised pixel can take."""
-        return -self.mean / self.std, (1 - self.mean) / self.std
+        return (-self.mean / self.std).to(dtype), ((1 - self.mean) / self.std).to(dtype)

@@ -99,7 +99,9 @@ def test_every_batch_norm_is_noted_as_merged_if_it_is(net, parts):
 
 
 def test_no_other_module_is_noted_as_merged():
-    rows = table(network("resnet18"), canonizers=[CANONIZERS["resnet18"]()])
+    model = network("resnet18")
+    model.fc.forward = model.fc.forward  # replaced, too, but by no canonizer
+    rows = table(model, canonizers=[CANONIZERS["resnet18"]()])
     assert {row.type for row in rows if row.note} == {"BatchNorm2d"}
 
 
@@ -113,8 +115,14 @@ def test_residual_adds_are_functions_without_a_rule_until_they_are_made_sums(par
         assert [row.layer for row in sums] == [f"layer{i}.{j}.canonizer_sum" for i in (1, 2, 3, 4) for j in (0, 1)]
         assert {row.rule for row in sums} == {"Norm"}
     else:
-        note = "relevance goes on in full to both summands"
+        note = "no rule: relevance goes on in full to both summands"
         assert adds == [Layer(adds[0].layer, "function", 8, "gradient", note)] and not sums
+
+
+@every_method
+def test_an_add_is_noted_only_where_relevance_is_propagated(kind):
+    (note,) = {row.note for row in table(network("resnet18"), kind) if row.layer in ("add", "iadd")}
+    assert bool(note) == (kind in LRP or kind is ExcitationBackprop)
 
 
 class Functional(nn.Module):

@@ -22,8 +22,17 @@ def samples():
 @pytest.fixture(scope="module")
 def plain():
     """The same scenes with ink of the background's own colours."""
+    draw = scenes._ink
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scenes, "_ink", lambda rng, background: background.copy())
+        patch.setattr(scenes, "_ink", lambda rng, background: (draw(rng, background), background.copy())[1])
+        return list(map(Scenes(size=MANY).__getitem__, range(MANY)))
+
+
+@pytest.fixture(scope="module")
+def noiseless():
+    """The same scenes without the sensor's noise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scenes, "SENSOR_NOISE", 0)
         return list(map(Scenes(size=MANY).__getitem__, range(MANY)))
 
 
@@ -145,16 +154,27 @@ def test_objects_come_up_to_every_edge(samples):
     assert all(edge.any() for edge in (covered[0], covered[-1], covered[:, 0], covered[:, -1]))
 
 
-def test_ink_differs_from_its_background_by_the_least_contrast(samples, plain):
+def test_ink_differs_from_its_background_by_the_least_contrast(noiseless, plain):
     luminance = torch.from_numpy(LUMINANCE)
     lighter = 0
-    for sample, background in zip(samples, plain, strict=True):
+    for sample, background in zip(noiseless, plain, strict=True):
         colours, counts = sample["image"][:, sample["mask"]].T.unique(dim=0, return_counts=True)
         ink = colours[counts.argmax()].double() @ luminance
         behind = background["image"][:, sample["box"]].double().mean(1) @ luminance
-        assert abs(ink - behind) >= MIN_CONTRAST * 255 - 1  # of rounding
+        assert abs(ink - behind) >= MIN_CONTRAST * 255 - 1.5  # of rounding and noise
         lighter += int(ink > behind)
     assert 0.2 * MANY < lighter < 0.9 * MANY
+
+
+def test_the_sensor_is_noisy_everywhere_and_only_a_little(samples, noiseless):
+    for sample, clean in zip(samples, noiseless, strict=True):
+        assert torch.equal(sample["mask"], clean["mask"])
+        noise = sample["image"].int() - clean["image"].int()
+        away_from_the_ends = (clean["image"] >= 2) & (clean["image"] <= 253)
+        values, counts = noise[away_from_the_ends].unique(return_counts=True)
+        assert values.tolist() == [-2, -1, 0, 1, 2]
+        assert counts / counts.sum() == pytest.approx([0.2] * 5, abs=0.05)
+        assert noise.min() == -2 and noise.max() == 2
 
 
 @pytest.mark.parametrize("value", [0, 100, 127, 155, 255])

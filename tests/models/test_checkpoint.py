@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from canonxai.errors import UserError
+from canonxai.models import checkpoint
 from canonxai.models.checkpoint import load_weights, read_metadata, read_state_dict, save_weights
 
 
@@ -55,13 +56,16 @@ def test_values_are_converted_to_the_precision_of_the_model(stored, wanted, tmp_
     assert_equal(other.state_dict(), model.to(wanted).state_dict())
 
 
-def test_saved_weights_are_in_half_precision_with_their_metadata(tmp_path):
+def test_large_tensors_are_saved_in_half_precision_and_small_ones_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "LARGE", 108)
     model, other, path = network(), network(), tmp_path / "a.safetensors"
     save_weights(model, path, {"accuracy": "0.9712", "seed": "0"})
     assert read_metadata(path) == {"accuracy": "0.9712", "seed": "0"}
-    assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float16, torch.int64}
+    expected = model.state_dict()
+    expected["0.weight"] = expected["0.weight"].half()  # 4 x 3 x 3 x 3 = 108 values
+    assert_equal(load_file(path), expected)
     load_weights(other, path)
-    assert_equal(other.state_dict(), model.half().float().state_dict())
+    assert_equal(other.state_dict(), expected | {"0.weight": expected["0.weight"].float()})
     assert other[1].num_batches_tracked == 12_345
 
 
@@ -76,7 +80,7 @@ def test_the_layout_in_memory_does_not_matter(tmp_path):
     model, other = network().to(memory_format=torch.channels_last), network()
     save_weights(model, tmp_path / "a.safetensors", {})
     load_weights(other, tmp_path / "a.safetensors")
-    assert_equal(other.state_dict(), model.half().float().state_dict())
+    assert_equal(other.state_dict(), model.state_dict())
 
 
 def test_a_file_without_metadata_has_none(tmp_path):

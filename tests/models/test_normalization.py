@@ -10,23 +10,31 @@ from canonxai.models.normalization import Normalization
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+DTYPES = {torch.float32: 1e-6, torch.float64: 1e-14}
+
+
+@pytest.mark.parametrize("dtype, tolerance", DTYPES.items())
 @pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
-def test_pixels_are_normalised_as_by_torchvision(dtype, batch):
+def test_pixels_are_normalised_as_by_torchvision(dtype, tolerance, batch):
     pixels = torch.randint(256, (*batch, 3, 5, 7), dtype=torch.uint8)
-    result = Normalization(MEAN, STD).to(dtype)(pixels)
+    result = Normalization(MEAN, STD)(pixels, dtype)
     assert result.dtype == dtype
-    torch.testing.assert_close(result, normalize(pixels.to(dtype) / 255, MEAN, STD), rtol=0, atol=1e-6)
+    torch.testing.assert_close(result, normalize(pixels.to(dtype) / 255, MEAN, STD), rtol=0, atol=tolerance)
 
 
-def test_bounds_are_the_values_of_black_and_of_white():
-    normalization = Normalization(MEAN, STD).double()
-    low, high = normalization.bounds
-    assert low.shape == high.shape == (3, 1, 1)
-    every = normalization(torch.arange(256, dtype=torch.uint8).expand(3, 1, 256))
-    torch.testing.assert_close(every.amin((1, 2)), low.flatten())
-    torch.testing.assert_close(every.amax((1, 2)), high.flatten())
-    torch.testing.assert_close(every[:, 0, 0], low.flatten())
+@pytest.mark.parametrize("dtype, tolerance", DTYPES.items())
+def test_bounds_are_the_values_of_black_and_of_white(dtype, tolerance):
+    normalization = Normalization(MEAN, STD)
+    every = normalization(torch.arange(256, dtype=torch.uint8).expand(3, 1, 256), dtype)
+    for bound, value in zip(normalization.bounds(dtype), (every[..., :1], every[..., -1:]), strict=True):
+        assert bound.shape == (3, 1, 1)
+        torch.testing.assert_close(bound, value, rtol=0, atol=tolerance)
+
+
+def test_single_precision_is_the_default():
+    normalization = Normalization(MEAN, STD)
+    values = normalization(torch.zeros(3, 2, 2, dtype=torch.uint8)), *normalization.bounds()
+    assert {value.dtype for value in values} == {torch.float32}
 
 
 def test_nothing_is_added_to_a_state_dict():
