@@ -114,8 +114,9 @@ def test_cells_share_a_name_only_if_they_compute_the_same(config):
     same = ["study=other", "save_maps=3", "trainer=cpu", "logger=csv", "data.batch_size=7", "data.num_workers=2"]
     assert {cell_name(config(override)) for override in [*same, "perturbation.batch_size=9"]} == {cell_name(config())}
     different = [
-        "seed=1", "target=predicted", "precision=32", "perturbation.precision=64", "data.size=3", "method.epsilon=1", "method=ebp", "canonize=true",
-        "model=vgg16_bn", "model.checkpoint=x", "metric=[distance]", "metric.input_perturbation.steps=3",
+        "seed=1", "target=predicted", "precision=32", "perturbation.precision=64", "data.size=3", "canonize=true",
+        "method.epsilon=1", "method=ebp", "model=vgg16_bn", "model.checkpoint=x", "metric=[distance]",
+        "metric.input_perturbation.steps=3",
     ]  # fmt: skip
     assert len({cell_name(config(override)) for override in different} | {cell_name(config())}) == len(different) + 1
 

@@ -67,7 +67,13 @@ def test_the_values_stored_are_those_of_the_maps(cell, tmp_path):
 
 @pytest.mark.parametrize("method", ["lrp_eps_plus", "smoothgrad", "random"])
 def test_results_do_not_depend_on_batch_sizes_or_workers(cell, method):
-    shared = (METRICS, f"method={method}", "canonize=true", "perturbation.precision=64", "metric.input_perturbation.steps=4")
+    shared = (
+        METRICS,
+        f"method={method}",
+        "canonize=true",
+        "perturbation.precision=64",
+        "metric.input_perturbation.steps=4",
+    )
     reference, _ = cell(*shared)
     variants = [
         ("data.batch_size=1", "perturbation.batch_size=64"),

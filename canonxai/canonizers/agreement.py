@@ -32,10 +32,11 @@ def logit_agreement(original: Float[Tensor, "batch classes"], canonized: Float[T
     """Compares the logits of the original and the canonized network.
 
     Returns:
-        The largest differences; a difference that is not a number counts as infinite.
+        The largest differences; they are infinite where a logit is not finite.
     """
-    difference = (original - canonized).abs().amax(1).double().nan_to_num(nan=torch.inf)
-    scale = original.abs().amax(1).double().clamp(min=torch.finfo(original.dtype).tiny)
+    finite = (original.isfinite() & canonized.isfinite()).all(1)
+    difference = (original - canonized).abs().amax(1).double().where(finite, torch.inf)
+    scale = original.abs().amax(1).double().clamp(min=torch.finfo(original.dtype).tiny).where(finite, 1)
     return Agreement(float(difference.max()), float((difference / scale).max()))
 
 

@@ -9,6 +9,7 @@ leaves ``eps``, so that it still divides by ``sqrt(1 + eps)``. Here the merge is
 and the BatchNorm is bypassed: its output is its input, to the bit.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -30,19 +31,27 @@ class ExactMergeBatchNorm(SequentialMergeBatchNorm):  # type: ignore[misc]
 
     Raises:
         UserError: on ``apply``, before anything is changed, if a BatchNorm is in training mode, has no running
-            statistics, or has another number of features than the layer before it.
+            statistics, has another number of features than the layer before it, or is one of several partners.
     """
 
     def apply(self, root_module: nn.Module) -> list["ExactMergeBatchNorm"]:
         names = {module: name for name, module in root_module.named_modules()}
         leaves = list(collect_leaves(root_module))
-        pairs = [
+        pairs = dict.fromkeys(
             (linear, batch_norm)
             for linear, batch_norm in pairwise(leaves)
             if isinstance(linear, self.linear_type) and isinstance(batch_norm, self.batch_norm_type)
-        ]
+        )
+        partners = Counter(module for pair in pairs for module in pair)
         for linear, batch_norm in pairs:
             _check_mergeable(names[linear], linear, names[batch_norm], batch_norm)
+            for module in (linear, batch_norm):
+                if partners[module] > 1:
+                    raise UserError(
+                        f"canonizer, BatchNorm {names[batch_norm]}: expected one layer before each BatchNorm and one "
+                        f"BatchNorm after each layer, got {names[module]} with {partners[module]}. Give each use its "
+                        "own module, or set canonize=false."
+                    )
         instances = []
         for linear, batch_norm in pairs:
             instance = self.copy()

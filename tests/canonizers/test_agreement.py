@@ -23,15 +23,14 @@ def test_logits_that_are_all_zero_have_a_scale_too():
     assert logit_agreement(zero, zero + 1).max_rel > 1e30
 
 
-wrong = pytest.mark.xfail(strict=True, reason="infinity over infinity, and nan_to_num makes infinity finite")
 NOT_FINITE = [
     ([1.0, 2], [1, nan]),
-    pytest.param([1.0, 2], [1, inf], marks=wrong),
-    pytest.param([1.0, 2], [-inf, 2], marks=wrong),
-    pytest.param([1.0, nan], [1, 2], marks=wrong),
-    pytest.param([1.0, inf], [1, 2], marks=wrong),
-    pytest.param([1.0, inf], [1, inf], marks=wrong),
-    pytest.param([nan, nan], [nan, nan], marks=wrong),
+    ([1.0, 2], [1, inf]),
+    ([1.0, 2], [-inf, 2]),
+    ([1.0, nan], [1, 2]),
+    ([1.0, inf], [1, 2]),
+    ([1.0, inf], [1, inf]),
+    ([nan, nan], [nan, nan]),
 ]
 
 
@@ -62,7 +61,6 @@ def test_exact_canonization_agrees_up_to_the_rounding_of_the_input_s_precision(n
 
 
 @pytest.mark.parametrize("name", CANONIZERS)
-@pytest.mark.skipif(not version("zennit").startswith("0.5."), reason="may be exact in another zennit")
 def test_zennits_own_merge_disagrees_when_eps_is_large(name):
     model = network(name)
     for module in model.modules():
@@ -71,5 +69,6 @@ def test_zennits_own_merge_disagrees_when_eps_is_large(name):
     zennits, exact = (
         canonization_agreement(model, [CANONIZERS[name](exact=exact)], query(model).input) for exact in (False, True)
     )
-    assert zennits.max_rel > 1e-5
+    if version("zennit").startswith("0.5."):  # later ones set eps to zero
+        assert zennits.max_rel > 1e-5
     assert exact.max_rel < 1e-13

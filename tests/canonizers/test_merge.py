@@ -171,7 +171,6 @@ def shared(*layers: int) -> nn.Module:
     return randomize(nn.Sequential(nn.Sequential(a, b), nn.ReLU(), nn.Sequential(c, d)))
 
 
-@pytest.mark.xfail(strict=True, reason="merged twice, and not undone")
 def test_a_block_that_is_used_twice_is_merged_once():
     model, input = shared(0, 2, 0, 2), torch.randn(4, 3).double()
     original = model(input)
@@ -179,7 +178,6 @@ def test_a_block_that_is_used_twice_is_merged_once():
         assert difference(model(input), original) < 1e-12
 
 
-@pytest.mark.xfail(strict=True, reason="merged twice, and not undone")
 @pytest.mark.parametrize("layers", [(0, 2, 0, 3), (0, 2, 1, 2)], ids=["layer", "BatchNorm"])
 def test_a_layer_or_batch_norm_with_two_partners_is_refused(layers):
     model = shared(*layers)
