@@ -21,7 +21,7 @@ class ImageProgress(Callback):
 
     def __init__(self, description: str, total: int, console: Console) -> None:
         columns = BarColumn(), MofNCompleteColumn(), ImagesPerSecond(), TimeRemainingColumn()
-        self.progress = Progress(TextColumn("{task.description}"), *columns, console=console)
+        self.progress = Progress(TextColumn("{task.description}", markup=False), *columns, console=console)
         self.task = self.progress.add_task(description, total=total)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

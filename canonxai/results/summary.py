@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from canonxai.metrics import Metric
 from canonxai.results.statistics import Mean, mean_with_interval
@@ -69,14 +70,14 @@ def _mean_curve(store: Store, name: str) -> list[float]:
 def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     """The table at the end of a run."""
     title = f"{summary['title']} on {summary['model']}, {summary['state']}, {summary['images']} images"
-    table = Table(title=title, title_justify="left", caption=_caption(summary), caption_justify="left")
+    table = Table(title=Text(title), title_justify="left", caption=Text(_caption(summary)), caption_justify="left")
     table.add_column("metric")
     for stratum in STRATA:
         table.add_column(stratum, justify="right", no_wrap=True)
     for name, values in summary["metrics"].items():
-        table.add_row(name, *(format_mean(Mean(**values["strata"][stratum])) for stratum in STRATA))
+        table.add_row(Text(name), *(format_mean(Mean(**values["strata"][stratum])) for stratum in STRATA))
     console.print(table)
-    console.print(f"results: {summary['folder']}", soft_wrap=True, highlight=False)
+    console.print(Text(f"results: {summary['folder']}"), soft_wrap=True)
 
 
 def _caption(summary: Mapping[str, Any]) -> str:

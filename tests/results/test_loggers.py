@@ -207,6 +207,7 @@ def test_a_key_is_found_in_the_home_folder(tmp_path, monkeypatch):
     assert loggers._has_key("http://localhost:8080")
 
 
+@pytest.mark.filterwarnings("ignore:Experiment logs directory")  # Lightning's, of a folder that is not empty
 def test_the_csv_logger_writes_the_figures_beside_the_results(tmp_path):
     started = cell(tmp_path / "study" / "cell")
     logger = csv_logger(started)
