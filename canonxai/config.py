@@ -231,7 +231,9 @@ def _assign(typed: DictConfig, key: str, value: Any, name: str) -> None:
     try:
         typed[key] = value
     except OmegaConfBaseException as error:
-        raise UserError(f"{name}: {str(error).partition(chr(10))[0]}.") from error
+        reason = str(error).partition("\n")[0].rstrip(".")
+        hint = f" Write a list as {name}=[{value}]." if "is not a ListConfig" in reason else ""
+        raise UserError(f"{name}: {reason}, got {value!r}.{hint}") from error
 
 
 def _structured(arguments: list[tuple[str, Any, Any]]) -> DictConfig:

@@ -139,12 +139,12 @@ class Explainer(LightningModule):
         return logits
 
     def _verify(self, image: UInt8[Tensor, "batch channels height width"]) -> None:
-        """Compares canonized and original logits in float64 and in the model's precision, on the first images."""
+        """Compares canonized and original logits in float64 and in the run's precisions, on the first images."""
         image = image[: self.verify - self.verified]
         if not self.canonizers or not len(image):
             return
         self.verified += len(image)
-        for dtype in (torch.float64, self.model_dtype):
+        for dtype in dict.fromkeys((torch.float64, self.model_dtype, self.precision)):
             name = str(dtype).removeprefix("torch.")
             agreement = canonization_agreement(self.model, self.canonizers, self.normalize(image, dtype))
             self.agreement[name] = self.agreement.get(name, Agreement()) | agreement

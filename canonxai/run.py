@@ -57,7 +57,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """
     quiet()
     check_groups(cfg)
-    check(cfg.seed >= 0, "seed", "an integer >= 0", cfg.seed)
+    check(0 <= cfg.seed < 2**63, "seed", "an integer >= 0, < 2^63", cfg.seed)
     check_choice("precision", cfg.precision, PRECISIONS)
     check_choice("perturbation.precision", cfg.perturbation.precision, PRECISIONS)
     started = time.monotonic()
@@ -81,6 +81,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         progress = ImageProgress(f"{cfg.method.title}, {cfg.model.name}, {state(cfg)}", len(data.dataset), console)
         trainer = build_trainer(cfg, logger, [StoreWriter(store), maps, progress])
         trainer.predict(explainer, datamodule=data, return_predictions=False)
+        check(store.rows == len(data.dataset), "trainer", f"all {len(data.dataset)} images to be explained", store.rows)
         store.finish()
         seconds = time.monotonic() - started
         summary = {
@@ -158,9 +159,10 @@ def build_trainer(cfg: DictConfig, logger: Any, callbacks: list[Any]) -> Trainer
             enable_checkpointing=False,
             enable_model_summary=False,
         )
-    except MisconfigurationException as error:
+    except (MisconfigurationException, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"trainer: expected a device of this machine, got: {reason} Use trainer=auto.") from error
+    check(trainer.world_size == 1, "trainer.devices", "one process (devices=1, num_nodes=1)", trainer.world_size)
     return trainer
 
 
@@ -210,4 +212,5 @@ def _git_commit() -> str | None:
 def quiet() -> None:
     """Keeps Lightning's hints, which are for training, out of the log."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+    warnings.filterwarnings("ignore", message="Experiment logs directory")

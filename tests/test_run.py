@@ -247,6 +247,25 @@ def test_only_the_first_images_verify_the_canonizer(cell):
     assert summary["agreement"]["images"] == 5
 
 
+def test_a_run_that_fails_keeps_the_complete_results_of_an_earlier_one(cell, tmp_path: Path):
+    cell("data.size=3")
+    before = (tmp_path / "cell" / "samples.parquet").read_bytes()
+    for mistake, message in [
+        ("trainer.devices=2", "trainer.devices: expected one process"),
+        ("trainer.accelerator=foo", "trainer: expected a device of this machine"),
+        ("+trainer.limit_predict_batches=1", "trainer: expected all 3 images to be explained, got 1"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            cell("data.size=3", "data.batch_size=1", mistake)
+        assert (tmp_path / "cell" / "samples.parquet").read_bytes() == before
+
+
+def test_pictures_of_an_earlier_run_do_not_stay_beside_new_results(cell, tmp_path: Path):
+    cell("data.size=3")
+    cell("data.size=3", "save_maps=0")
+    assert not list((tmp_path / "cell").glob("maps.*"))
+
+
 def test_the_folder_may_hold_an_earlier_run(cell, tmp_path: Path):
     cell("data.size=6")
     samples, summary = cell("data.size=3")

@@ -11,6 +11,7 @@ All are zennit's composites where it has them. In each, activations and BatchNor
 and average pools hand it on in proportion; that is why BatchNorm has to be merged first.
 """
 
+import math
 from collections.abc import Sequence
 
 from zennit.canonizers import Canonizer
@@ -36,9 +37,9 @@ def check_rule_arguments(
     epsilon: float = 1e-6, stabilizer: float = 1e-6, gamma: float = 0.25, zero_params: list[str] | None = None
 ) -> None:
     """Raises a UserError for an argument of a rule that is out of its range."""
-    check(epsilon > 0, "method.epsilon", "a number > 0", epsilon)
-    check(stabilizer > 0, "method.stabilizer", "a number > 0", stabilizer)
-    check(gamma >= 0, "method.gamma", "a number >= 0", gamma)
+    check(0 < epsilon < math.inf, "method.epsilon", "a number > 0", epsilon)
+    check(0 < stabilizer < math.inf, "method.stabilizer", "a number > 0", stabilizer)
+    check(0 <= gamma < math.inf, "method.gamma", "a number >= 0", gamma)
     allowed = "null or a list of weight, bias"
     check(set(zero_params or ()) <= {"weight", "bias"}, "method.zero_params", allowed, zero_params)
 

@@ -21,7 +21,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         UserError: if the file is missing, damaged, or holds anything but a state dict.
     """
     if not path.is_file():
-        raise UserError(f"model.checkpoint: expected a file, got {str(path)!r}, which does not exist.")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"model.checkpoint: expected a file, got {str(path)!r}, which {what}.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -1,5 +1,6 @@
 """From pixels to what a network expects."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,8 +26,8 @@ class Normalization(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        check(len(mean) == 3, "data.mean", "three numbers", list(mean))
-        check(len(std) == 3 and min(std) > 0, "data.std", "three numbers > 0", list(std))
+        check(len(mean) == 3 and all(0 <= m <= 1 for m in mean), "data.mean", "three numbers in [0, 1]", list(mean))
+        check(len(std) == 3 and all(0 < s < math.inf for s in std), "data.std", "three numbers > 0", list(std))
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float64).view(3, 1, 1), persistent=False)
 

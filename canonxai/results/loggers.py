@@ -80,7 +80,7 @@ def wandb_logger(
         try:
             run = start("online")
         except wandb.errors.Error as error:
-            log.warning("W&B: the server did not answer within %d s (%s)", timeout, str(error).partition("\n")[0])
+            log.warning("W&B: could not go online within %d s (%s)", timeout, str(error).partition("\n")[0])
     if run is None:
         run = start("offline")
         log.info("W&B: offline; to upload this run later: wandb sync %s", Path(run.dir).parent)

@@ -48,6 +48,8 @@ class MapsWriter(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.pieces:
+            for name in ("maps.npz", "maps.png"):  # of an earlier run
+                (self.folder / name).unlink(missing_ok=True)
             return
         maps = {name: np.concatenate([piece[name] for piece in self.pieces]) for name in self.pieces[0]}
         with writing(self.folder):

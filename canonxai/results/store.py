@@ -48,7 +48,8 @@ class Store:
     """The results of one cell in a folder.
 
     Args:
-        folder: the cell's folder; results of an earlier run in it are removed.
+        folder: the cell's folder; parts of an earlier run in it are removed, its complete results are replaced only
+            by complete ones.
         schema: of the table.
 
     Raises:
@@ -62,15 +63,16 @@ class Store:
         with writing(folder):
             shutil.rmtree(self.parts, ignore_errors=True)
             self.parts.mkdir(parents=True)
-            for name in ("samples.parquet", "summary.json"):
-                (folder / name).unlink(missing_ok=True)
+        self.rows = 0
 
     def write(self, index: int, columns: Mapping[str, Tensor]) -> None:
         """Writes one part; NaN becomes null."""
         arrays = [
             pa.array(columns[field.name].cpu().tolist(), from_pandas=True, type=field.type) for field in self.schema
         ]
-        self._write(self.parts / f"part-{index:08d}.parquet", [pa.table(arrays, schema=self.schema)])
+        table = pa.table(arrays, schema=self.schema)
+        self._write(self.parts / f"part-{index:08d}.parquet", [table])
+        self.rows += len(table)
 
     def finish(self) -> None:
         """Merges the parts into ``samples.parquet``, in their order, some at a time."""

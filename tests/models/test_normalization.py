@@ -43,7 +43,7 @@ def test_nothing_is_added_to_a_state_dict():
 
 @pytest.mark.parametrize("mean", [[], [0.5], [0.5] * 4])
 def test_a_wrong_mean_is_named(mean):
-    with pytest.raises(UserError, match=r"^data\.mean: expected three numbers, got \["):
+    with pytest.raises(UserError, match=r"^data\.mean: expected three numbers in \[0, 1\], got \["):
         Normalization(mean, STD)
 
 

@@ -159,7 +159,7 @@ def test_the_run_has_the_curve_as_a_table_and_the_picture_of_the_maps(offline):
 
 def test_where_the_server_does_not_answer_runs_go_offline_with_all_their_figures(unreachable):
     text, folder = unreachable
-    assert "WARNING W&B: the server did not answer within 2 s" in text
+    assert "WARNING W&B: could not go online within 2 s" in text
     assert f"to upload this run later: wandb sync {run_of(folder / 'done')}" in text
     assert FIGURES.items() <= summary_of(run_of(folder / "done")).items()
 
