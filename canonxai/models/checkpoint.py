@@ -1,5 +1,6 @@
 """Weights from and to files that cannot run code: safetensors, or a state dict read with ``weights_only=True``."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises errors of any kind
-        reason = str(error).strip().partition("\n")[0]
+        unsafe = isinstance(error, pickle.UnpicklingError)
+        reason = "it holds more than tensors, or is damaged" if unsafe else str(error).strip().partition("\n")[0]
         raise UserError(
             f"model.checkpoint: expected a safetensors file or a state dict, got {str(path)!r}, "
             f"which cannot be read ({reason}). Save one with torch.save(model.state_dict(), path)."
