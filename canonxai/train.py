@@ -21,6 +21,7 @@ from torchvision.transforms.v2 import RandomAffine
 from canonxai.cli import command, job
 from canonxai.config import CONF, Data, build, check_groups, register
 from canonxai.data import Batch, LocalizationDataset
+from canonxai.data.scenes import SENSOR_NOISE
 from canonxai.models.build import build_network
 from canonxai.models.checkpoint import load_weights, save_weights
 from canonxai.models.normalization import Normalization
@@ -78,7 +79,7 @@ def train(cfg: DictConfig) -> float:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_weights(model.cpu(), path, {})
     load_weights(model, path)  # measure what is stored, in half precision
-    cfg.data.update(split="test", size=TEST_SIZE, seed=cfg.data.seed + 1)
+    cfg.data.update(split="test", size=TEST_SIZE, seed=cfg.data.seed + 1, noise=SENSOR_NOISE)
     score = accuracy(model, normalize, build(cfg.data, "data", Data))
     recipe = {key: cfg[key] for key in ("samples", "batch_size", "learning_rate", "weight_decay")}
     recipe |= {"optimizer": "AdamW, one-cycle schedule", "augmentation": "affine", "torch": torch.__version__}

@@ -36,6 +36,7 @@ class Scenes(Dataset[Sample]):
         size: number of scenes, >= 1.
         seed: >= 0; another seed gives other scenes.
         side: height and width of the image in pixels, >= 16.
+        noise: each pixel value is off by at most this, >= 0; ``None`` for :data:`SENSOR_NOISE`.
 
     Raises:
         UserError: if an argument is out of its range.
@@ -43,12 +44,16 @@ class Scenes(Dataset[Sample]):
 
     classes: ClassVar[list[str]] = [str(digit) for digit in range(10)]
 
-    def __init__(self, split: str = "test", size: int = 256, seed: int = 0, side: int = 64) -> None:
+    def __init__(
+        self, split: str = "test", size: int = 256, seed: int = 0, side: int = 64, noise: int | None = None
+    ) -> None:
         check_choice("data.split", split, SPLITS)
         check(size >= 1, "data.size", "an integer >= 1", size)
         check(seed >= 0, "data.seed", "an integer >= 0", seed)
         check(side >= 16, "data.side", "an integer >= 16", side)
-        self.split, self.size, self.seed, self.side = split, size, seed, side
+        noise = SENSOR_NOISE if noise is None else noise
+        check(noise >= 0, "data.noise", "an integer >= 0", noise)
+        self.split, self.size, self.seed, self.side, self.noise = split, size, seed, side, noise
         digits, labels = _digits()
         of_split = (np.arange(len(labels)) % 5 == 0) == (split == "test")
         self.digits = [digit for digit, chosen in zip(digits, of_split, strict=True) if chosen]
@@ -70,7 +75,7 @@ class Scenes(Dataset[Sample]):
         inside = background[top : top + height, left : left + width]
         ink = _ink(rng, inside)
         inside += (alpha[..., None] * (ink - inside)).astype(np.float32)
-        background += rng.integers(-SENSOR_NOISE, SENSOR_NOISE + 1, background.shape)
+        background += rng.integers(-self.noise, self.noise + 1, background.shape)
 
         mask = np.zeros((self.side, self.side), dtype=bool)
         mask[top : top + height, left : left + width] = alpha > 0
