@@ -29,14 +29,14 @@ class InputPerturbation(Metric):
     regions have the same score to the bit.
 
     Args:
-        region_size: side of the square regions in pixels, >= 1.
-        steps: number of evaluated k > 0, >= 1.
+        region_size: side of the square regions in pixels, from 1 to the shorter side of the image.
+        steps: number of evaluated k > 0, >= 1; each replaces more regions than the one before.
         fraction: the last step replaces this fraction of all regions, in (0, 1].
         spacing: of the steps: ``linear``, or ``log`` from a hundredth of ``fraction`` on.
         output: f is the target's softmax ``probability`` or its ``logit``.
 
     Raises:
-        UserError: if an argument is out of its range.
+        UserError: if an argument is out of its range; at the first batch also if the images are too small for it.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class InputPerturbation(Metric):
                 higher_is_better=True,
             ),
             "perturbation_curve": Column(
-                f"f(x_k) from k = 0 on; {f}; the axis is the asked fraction of all regions",
+                f"f(x_k) from k = 0 on; {f}; the axis is the fraction of all regions, rounded in use to whole ones",
                 kind="curve",
                 axis=(0.0, *self.fractions.tolist()),
             ),
@@ -79,11 +79,22 @@ class InputPerturbation(Metric):
         return np.geomspace(self.fraction, self.fraction / 100, self.steps)[::-1]
 
     def counts(self, regions: int) -> Int64[Tensor, " steps"]:
-        """How many of ``regions`` are replaced at each step, at least one."""
-        return torch.from_numpy(np.maximum(np.rint(self.fractions * regions), 1).astype(np.int64))
+        """How many of ``regions`` are replaced at each step: rounded, at least one, and at each step more."""
+        counts = np.maximum(np.rint(self.fractions * regions), 1).astype(np.int64)
+        check(
+            bool((np.diff(counts) > 0).all()), "metric.input_perturbation.steps",
+            f"steps that each replace more of the image's {regions} regions", f"{self.steps} of k = {counts.tolist()}",
+            "Use fewer steps, a larger fraction, smaller regions or spacing=linear.",
+        )  # fmt: skip
+        return torch.from_numpy(counts)
 
     def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, "batch *axis"]]:
         height, width = batch.image.shape[2:]
+        side = min(height, width)
+        check(
+            self.region_size <= side, "metric.input_perturbation.region_size",
+            f"at most the image's shorter side, {side}", self.region_size,
+        )  # fmt: skip
         scores = region_scores(heatmap(batch.attribution), self.region_size)
         regions = scores[0].numel()
         rank = ranks(scores, random.bits(batch.seed, Stream.TIES, batch.sample_id, regions))

@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
-from canonxai.errors import check_choice
+from canonxai.errors import UserError, check_choice
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +49,21 @@ def wandb_logger(
         cell: the cell.
         project: the project's name.
         entity: the user or team; ``None`` for the default one.
-        mode: ``online``, ``offline``, or ``auto``: online where a key is configured and the server answers.
+        mode: ``online``, ``offline``, or ``auto``: online where a key is configured, ``WANDB_MODE`` does not say
+            otherwise, and the server answers.
         timeout: seconds to wait for the server before the run goes offline.
 
     Raises:
-        UserError: if ``mode`` is none of these.
+        UserError: if ``mode`` is none of these, or W&B refuses the project's name or a setting of the environment.
     """
     import wandb
 
     check_choice("logger.mode", mode, ("auto", "online", "offline"))
-    online = mode == "online" or (mode == "auto" and _has_key(wandb.setup().settings.base_url))
+    try:
+        defaults = wandb.setup().settings
+    except ValueError as error:  # pydantic's, of a variable of the environment
+        raise UserError(f"WANDB_*: expected settings that W&B takes, got: {' '.join(str(error).split())}") from error
+    online = mode == "online" or (mode == "auto" and defaults.mode == "online" and _has_key(defaults.base_url))
     wandb.finish()  # a run that another job of this process left open
 
     def start(mode: Literal["online", "offline"]) -> Any:
@@ -82,7 +87,10 @@ def wandb_logger(
         except wandb.errors.Error as error:
             log.warning("W&B: could not go online within %d s (%s)", timeout, str(error).partition("\n")[0])
     if run is None:
-        run = start("offline")
+        try:
+            run = start("offline")
+        except wandb.errors.UsageError as error:
+            raise UserError(f"logger: expected options that W&B takes, got: {error}") from error
         log.info("W&B: offline; to upload this run later: wandb sync %s", Path(run.dir).parent)
     return WandbLogger(experiment=run)
 

@@ -134,14 +134,17 @@ def textbook(batch, size, steps, fraction, spacing, output):
 
 
 @pytest.mark.parametrize("kind", ["continuous", "few levels", "constant"])
-@pytest.mark.parametrize("size", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    ("size", "fraction", "linear", "log"), [(1, 0.6, 5, 3), (2, 0.6, 5, 2), (4, 1.0, 4, 2), (6, 1.0, 2, 2)]
+)
 @pytest.mark.parametrize(("spacing", "output"), [("linear", "probability"), ("log", "logit"), ("linear", "logit")])
-def test_curve_and_mean_fall_are_those_of_a_loop(kind, size, spacing, output):
+def test_curve_and_mean_fall_are_those_of_a_loop(kind, size, fraction, linear, log, spacing, output):
     batch = explanation(heatmaps(kind))
-    arguments = {"steps": 5, "fraction": 0.6, "spacing": spacing, "output": output}
+    steps = {"linear": linear, "log": log}[spacing]
+    arguments = {"steps": steps, "fraction": fraction, "spacing": spacing, "output": output}
     values = InputPerturbation(size, **arguments)(batch)
     expected = textbook(batch, size, **arguments)
-    falls = [sum(curve[0] - value for value in curve[1:]) / 5 for curve in expected]
+    falls = [sum(curve[0] - value for value in curve[1:]) / steps for curve in expected]
     np.testing.assert_allclose(values["perturbation_curve"], expected, rtol=1e-12)
     np.testing.assert_allclose(values["input_perturbation"], falls, rtol=1e-11, atol=1e-14)
 
@@ -151,17 +154,17 @@ def test_curve_and_mean_fall_are_those_of_a_loop(kind, size, spacing, output):
 @pytest.mark.parametrize("fraction", [0.2, 1.0])
 def test_last_step_replaces_the_asked_fraction_of_regions(spacing, steps, fraction):
     metric = InputPerturbation(steps=steps, fraction=fraction, spacing=spacing)
-    assert metric.counts(1000)[-1] == 1000 * fraction
+    assert metric.counts(10**6)[-1] == 10**6 * fraction
     assert metric.columns["perturbation_curve"].axis[-1] == fraction
 
 
 @pytest.mark.parametrize("spacing", ["linear", "log"])
 def test_each_value_of_the_curve_has_its_place_on_the_axis(spacing):
-    metric = InputPerturbation(steps=7, fraction=1.0, spacing=spacing)
+    metric = InputPerturbation(steps=3, fraction=1.0, spacing=spacing)
     values = metric(explanation())
     axis = metric.columns["perturbation_curve"].axis
     assert values.keys() == metric.columns.keys() == {"input_perturbation", "perturbation_curve"}
-    assert values["perturbation_curve"].shape == (SAMPLES, len(axis)) == (SAMPLES, 8)
+    assert values["perturbation_curve"].shape == (SAMPLES, len(axis)) == (SAMPLES, 4)
     assert axis[0] == 0
     assert list(axis) == sorted(set(axis))
     assert metric.counts(10**6).tolist() == [round(10**6 * value) for value in axis[1:]]
@@ -170,20 +173,20 @@ def test_each_value_of_the_curve_has_its_place_on_the_axis(spacing):
 @pytest.mark.parametrize("output", ["probability", "logit"])
 @pytest.mark.parametrize("size", [1, 4])
 def test_results_do_not_depend_on_the_batch_size(size, output):
-    metric = InputPerturbation(size, fraction=1.0, output=output)
+    metric = InputPerturbation(size, steps=4, fraction=1.0, output=output)
     expected = metric(explanation())
     for batch_size in (1, 7, 64, 1000):
         seen = []
         predict = lambda image: seen.append(len(image)) or NETWORK(image)  # noqa: B023, E731
         values = metric(explanation(batch_size=batch_size, predict=predict))
         assert all(torch.equal(values[name], expected[name]) for name in expected)
-        assert max(seen) == min(batch_size, SAMPLES * 20)
+        assert max(seen) == min(batch_size, SAMPLES * 4)
 
 
 @pytest.mark.parametrize("kind", ["continuous", "constant"])
 @pytest.mark.parametrize("chosen", [[0], [1], [4], [3, 1], [4, 3, 2, 1, 0]])
 def test_results_of_a_sample_do_not_depend_on_the_others_in_the_batch(kind, chosen):
-    metric = InputPerturbation(2, fraction=1.0)
+    metric = InputPerturbation(2, steps=6, fraction=1.0)
     batch = explanation(heatmaps(kind))
     expected, values = metric(batch), metric(select(batch, chosen))
     assert all(torch.equal(values[name], expected[name][chosen]) for name in expected)
@@ -260,6 +263,23 @@ def test_curve_begins_with_the_image_and_ends_with_the_noise_where_all_is_replac
 def test_argument_out_of_its_range_is_told_by_name(argument, value, expected):
     with pytest.raises(UserError, match=rf"^metric\.input_perturbation\.{argument}: expected {expected}\."):
         InputPerturbation(**{argument: value})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"region_size": 7}, r"region_size: expected at most the image's shorter side, 6, got 7\."),
+        (
+            {"steps": 20},
+            r"steps: expected steps that each replace more of the image's 42 regions, got '20 of k = \[1, 1, 1",
+        ),
+        ({"region_size": 6, "steps": 3}, r"steps: expected .* 2 regions, got '3 of k = \[1, 1, 1\]'\. Use fewer steps"),
+        ({"steps": 3, "spacing": "log"}, r"steps: expected .* 42 regions, got '3 of k = \[1, 1, 8\]'\."),
+    ],
+)
+def test_images_too_small_for_the_arguments_are_told(arguments, message):
+    with pytest.raises(UserError, match=rf"^metric\.input_perturbation\.{message}"):
+        InputPerturbation(**arguments)(explanation())
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -164,6 +164,12 @@ def test_where_the_server_does_not_answer_runs_go_offline_with_all_their_figures
     assert FIGURES.items() <= summary_of(run_of(folder / "done")).items()
 
 
+def test_a_mode_in_the_environment_is_followed(tmp_path):
+    text = program(tmp_path, "done", WANDB_API_KEY=KEY, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_MODE="offline")
+    assert "could not go online" not in text
+    assert f"wandb sync {run_of(tmp_path / 'cells' / 'done')}" in text
+
+
 def test_the_key_is_in_no_file(unreachable):
     folder = unreachable[1].parent
     files = [path for path in folder.rglob("*") if path.is_file()]
@@ -174,6 +180,30 @@ def test_the_key_is_in_no_file(unreachable):
 def test_an_unknown_mode_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"^logger\.mode: expected one of auto, online, offline, got 'on'\.$"):
         wandb_logger(cell(tmp_path / "a"), mode="on")
+
+
+def test_what_weights_and_biases_refuses_is_told_in_one_line(tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from canonxai.results.loggers import Cell, wandb_logger\n"
+        "folder = Path(sys.argv[1]); folder.mkdir()\n"
+        "wandb_logger(Cell('s', 'c', folder, {}, ()), project=sys.argv[2])"
+    )
+    for project, environment, message in (
+        (
+            "a/b",
+            {},
+            "canonxai.errors.UserError: logger: expected options that W&B takes, got: Invalid project name 'a/b'",
+        ),
+        (
+            "a",
+            {"WANDB_BASE_URL": "nonsense"},
+            "canonxai.errors.UserError: WANDB_*: expected settings that W&B takes, got: ",
+        ),
+    ):
+        command = [sys.executable, "-c", script, str(tmp_path / project.replace("/", "-")), project]
+        told = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
+        assert told.returncode == 1
+        assert told.stderr.strip().splitlines()[-1].startswith(message)
 
 
 @pytest.mark.parametrize(
