@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from canonxai.canonizers.merge import merged
 from canonxai.data import DataModule, Sample
 from canonxai.errors import UserError
 from canonxai.results.store import COLUMNS
@@ -147,8 +148,13 @@ def test_parts_of_the_canonizer_give_different_maps(cell):
     assert np.mean(totals["[]"]) > 50 * np.mean(totals["[sum]"])  # without Sum, relevance doubles at each block
 
 
-def test_a_canonizer_that_changes_the_function_is_refused(cell, tmp_path):
-    shared = ("canonize=true", "model=vgg16_bn", "canonizer.exact=false")
+def test_a_canonizer_that_changes_the_function_is_refused(cell, tmp_path, monkeypatch):
+    def inexact(linear, batch_norm):
+        weight, bias = merged(linear, batch_norm)
+        return 1.0001 * weight, bias
+
+    monkeypatch.setattr("canonxai.canonizers.merge.merged", inexact)
+    shared = ("canonize=true", "model=vgg16_bn")
     with pytest.raises(UserError, match="canonizer.tolerance=1e-06, got 'a relative difference of .*exact=false"):
         cell(*shared, "canonizer.tolerance=1e-6")
     assert not (tmp_path / "cell" / "samples.parquet").exists()

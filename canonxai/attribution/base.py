@@ -15,6 +15,8 @@ from zennit.attribution import Attributor, Gradient
 from zennit.canonizers import Canonizer
 from zennit.core import Composite
 
+from canonxai.models.snapshot import restored
+
 
 @dataclass(frozen=True)
 class Query:
@@ -56,7 +58,7 @@ class Method:
         """The attribution of the target's logit to each input value."""
         attributor = self.attributor(query, self.composite(query, canonizers))
         relevance: Tensor
-        with torch.enable_grad():
+        with torch.enable_grad(), restored(query.model):
             _, relevance = attributor(query.input.detach(), lambda logits: one_hot(query.target, logits))
         return relevance.detach()
 

@@ -10,6 +10,7 @@ from zennit.torchvision import ResNetBasicBlockCanonizer, ResNetBottleneckCanoni
 
 from canonxai.canonizers.merge import ExactMergeBatchNorm
 from canonxai.errors import check
+from canonxai.models.snapshot import Snapshot
 
 
 class PartsCanonizer(CompositeCanonizer):  # type: ignore[misc]
@@ -38,16 +39,17 @@ class PartsCanonizer(CompositeCanonizer):  # type: ignore[misc]
             canonizers += [ResNetBottleneckCanonizer(), ResNetBasicBlockCanonizer()]
         super().__init__(canonizers)
 
-    def apply(self, root_module: nn.Module) -> list[Canonizer]:
-        instances: list[Canonizer] = []
+    def apply(self, root_module: nn.Module) -> list[Canonizer | Snapshot]:
+        before = Snapshot(root_module)  # to be restored last
+        instances: list[Canonizer | Snapshot] = []
         try:
             for canonizer in self.canonizers:
                 instances += canonizer.apply(root_module)
         except Exception:
-            for instance in reversed(instances):
+            for instance in [*reversed(instances), before]:
                 instance.remove()
             raise
-        return instances
+        return [*instances, before]
 
     def copy(self) -> "PartsCanonizer":
         return type(self)(self.parts, self.exact)
