@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import json
 import typing
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from enum import Enum
@@ -147,17 +148,20 @@ def state(cfg: DictConfig) -> str:
     return "canonized" if parts is None else "+".join(parts) or "no_parts"
 
 
+def result_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings on which results depend."""
+    kept = {key: value for key, value in settings.items() if key not in _NO_SETTINGS}
+    for group, keys in _NO_SETTINGS_OF.items():
+        kept[group] = {key: value for key, value in kept[group].items() if key not in keys}
+    return kept
+
+
 def cell_name(cfg: DictConfig) -> str:
     """A readable name that two cells share only if they compute the same.
 
     Data, model, method and state, and eight digits of a hash over all settings on which results depend.
     """
-    settings = typing.cast("dict[str, Any]", OmegaConf.to_container(cfg))
-    for key in _NO_SETTINGS:
-        settings.pop(key, None)
-    for group, keys in _NO_SETTINGS_OF.items():
-        for key in keys:
-            settings[group].pop(key, None)
+    settings = result_settings(typing.cast("dict[str, Any]", OmegaConf.to_container(cfg)))
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
     return f"{cfg.data.name}-{cfg.model.name}-{cfg.method.name}-{state(cfg)}-{digest[:8]}"
 

@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from tests.networks import network, query, untouched
 from torch import nn
 
 from canonxai.models.snapshot import restored
+from tests.networks import network, query, untouched
 
 
 def meddle(model):

@@ -1,0 +1,199 @@
+"""The tables of a study: each cell's means, and each pair's differences, by metric and box size."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from canonxai.errors import check_choice
+from canonxai.report.cells import Pair, Study
+from canonxai.report.statistics import (
+    TESTS,
+    Interval,
+    cohens_d,
+    differences,
+    holm,
+    interval_by_class,
+    interval_of_mean,
+    p_value,
+    probability_better,
+)
+from canonxai.results.statistics import mean_with_interval
+from canonxai.results.summary import STRATA
+
+RESAMPLE = ("image", "class")
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """How differences are judged.
+
+    Attributes:
+        test: ``wilcoxon`` or ``sign_flip``, see :func:`canonxai.report.statistics.p_value`.
+        resample: what the bootstrap draws: ``image`` (BCa), or ``class``, as images of a class are not independent.
+
+    Raises:
+        UserError: if one is none of these.
+    """
+
+    test: str = "wilcoxon"
+    resample: str = "image"
+
+    def __post_init__(self) -> None:
+        check_choice("report.test", self.test, TESTS)
+        check_choice("report.resample", self.resample, RESAMPLE)
+
+    def interval(self, difference: Float[np.ndarray, " n"], label: Float[np.ndarray, " n"]) -> Interval:
+        """The 95 % interval of the mean difference."""
+        if self.resample == "class":
+            return interval_by_class(difference, label.astype(np.int64))
+        return interval_of_mean(difference)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of ``results``: a metric of one cell over the images of one stratum."""
+
+    data: str
+    model: str
+    method: str
+    title: str
+    state: str
+    cell: str
+    metric: str
+    stratum: str
+    higher_is_better: bool | None
+    images: int
+    undefined: int
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row of ``comparison``: a metric of a canonized cell against its original twin over one stratum.
+
+    ``difference`` is canonized minus original, the mean over the images for which both are defined, with its 95 %
+    interval; ``p_holm`` is ``p`` corrected for all rows of the study. A metric without a direction has no test.
+    """
+
+    data: str
+    model: str
+    method: str
+    title: str
+    state: str
+    variant: str
+    metric: str
+    stratum: str
+    higher_is_better: bool | None
+    images: int
+    undefined: int
+    original: float | None = None
+    original_low: float | None = None
+    original_high: float | None = None
+    canonized: float | None = None
+    canonized_low: float | None = None
+    canonized_high: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    cohens_d: float | None = None
+    probability_better: float | None = None
+    effect: str = "undefined"
+
+
+def results(study: Study) -> list[Result]:
+    """The means of every cell."""
+    rows = []
+    for cell in study.cells:
+        box = cell.column("box_fraction")
+        for metric, higher_is_better in cell.metrics.items():
+            values = cell.column(metric)
+            for stratum, limit in STRATA.items():
+                mean = mean_with_interval(values[box < limit])
+                rows.append(
+                    Result(
+                        cell.data, cell.model, cell.method, cell.title, cell.state, cell.name, metric, stratum,
+                        higher_is_better, mean.n, mean.undefined, mean.mean, mean.low, mean.high,
+                    )
+                )  # fmt: skip
+    return rows
+
+
+def comparisons(study: Study, statistics: Statistics) -> list[Comparison]:
+    """Every pair, metric and stratum, corrected for all of them."""
+    rows = [row for pair in study.pairs for row in _of_pair(pair, statistics)]
+    corrected = holm([row.p for row in rows])
+    return [_judged(replace(row, p_holm=p)) for row, p in zip(rows, corrected, strict=True)]
+
+
+def _of_pair(pair: Pair, statistics: Statistics) -> Iterator[Comparison]:
+    box, label = pair.image("box_fraction"), pair.image("label")
+    for metric, higher_is_better in pair.canonized.metrics.items():
+        original, canonized = pair.columns(metric)
+        for stratum, limit in STRATA.items():
+            yield _compare(pair, metric, higher_is_better, stratum, box < limit, original, canonized, label, statistics)
+
+
+def _compare(
+    pair: Pair,
+    metric: str,
+    higher_is_better: bool | None,
+    stratum: str,
+    inside: Bool[np.ndarray, " n"],
+    original: Float[np.ndarray, " n"],
+    canonized: Float[np.ndarray, " n"],
+    label: Float[np.ndarray, " n"],
+    statistics: Statistics,
+) -> Comparison:
+    difference = differences(original, canonized)
+    used = inside & ~np.isnan(difference)
+    cell = pair.canonized
+    row = Comparison(
+        cell.data, cell.model, cell.method, cell.title, cell.state, pair.variant, metric, stratum, higher_is_better,
+        images=int(used.sum()), undefined=int(inside.sum() - used.sum()),
+    )  # fmt: skip
+    if not used.any():
+        return row
+    difference = difference[used]
+    before, after = (mean_with_interval(values[used]) for values in (original, canonized))
+    interval = statistics.interval(difference, label[used])
+    tested: dict[str, Any] = {}
+    if higher_is_better is not None:
+        tested = {
+            "p": p_value(difference, statistics.test),
+            "probability_better": probability_better(difference, higher_is_better),
+        }
+    return replace(
+        row,
+        original=before.mean, original_low=before.low, original_high=before.high,
+        canonized=after.mean, canonized_low=after.low, canonized_high=after.high,
+        difference=float(difference.mean()), low=interval.low, high=interval.high,
+        cohens_d=cohens_d(difference), **tested,
+    )  # fmt: skip
+
+
+def _judged(row: Comparison) -> Comparison:
+    """With ``effect`` in words: of a metric with a direction, where the interval excludes 0 and so does the test."""
+    if row.difference is None:
+        effect = "undefined"
+    elif row.difference == row.low == row.high == 0:
+        effect = "equal"
+    elif row.higher_is_better is None:
+        effect = "no direction"
+    elif row.low is None or row.high is None or row.low <= 0 <= row.high or (row.p_holm or 0) >= ALPHA:
+        effect = "undecided"
+    else:
+        effect = "better" if (row.low > 0) == row.higher_is_better else "worse"
+    return replace(row, effect=effect)
+
+
+def columns(rows: Sequence[Result] | Sequence[Comparison], kind: type) -> dict[str, list[Any]]:
+    """Rows as columns, by name."""
+    return {field.name: [getattr(row, field.name) for row in rows] for field in fields(kind)}

@@ -1,0 +1,95 @@
+"""What a report holds, computed once; tables, figures, page and dashboard are views of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from canonxai.report.cells import Study
+from canonxai.report.claims import Answer, Claims, Evidence
+from canonxai.report.comparison import Comparison, Result, Statistics, comparisons, results
+
+
+@dataclass(frozen=True)
+class Report:
+    """A study and what it says.
+
+    Attributes:
+        study: its cells, pairs and problems.
+        statistics: how differences are judged.
+        claims: the claims that are tested.
+    """
+
+    study: Study
+    statistics: Statistics
+    claims: Claims
+
+    @cached_property
+    def results(self) -> list[Result]:
+        """Each cell x metric x stratum."""
+        return results(self.study)
+
+    @cached_property
+    def comparisons(self) -> list[Comparison]:
+        """Each pair x metric x stratum."""
+        return comparisons(self.study, self.statistics)
+
+    @cached_property
+    def answers(self) -> list[Answer]:
+        """What the study says to each claim."""
+        return self.claims.answers(Evidence(self.study, self.comparisons, self.statistics))
+
+    @property
+    def name(self) -> str:
+        """The study's name, or names."""
+        return ", ".join(dict.fromkeys(str(cell.summary["study"]) for cell in self.study.cells))
+
+    @property
+    def sentence(self) -> str:
+        """The study in a sentence."""
+        counted = [row for row in self.comparisons if row.stratum == "all" and row.higher_is_better is not None]
+        if not counted:
+            return "No canonized cell has an original twin: there is nothing to compare."
+        effects = [row.effect for row in counted]
+        parts = ", ".join(f"{effects.count(effect)} {effect}" for effect in dict.fromkeys(sorted(effects)))
+        largest = max(counted, key=lambda row: abs(row.difference or 0))
+        return (
+            f"{_plural(len(self.study.pairs), 'pair')} of canonized and original maps, "
+            f"{_plural(len(counted), 'comparison')} over all images: {parts}. The largest: {largest.metric} of "
+            f"{largest.title} on {largest.model}, {format_number(largest.original)} → "
+            f"{format_number(largest.canonized)} ({format_difference(largest)})."
+        )
+
+
+def order(rows: Sequence[Comparison] | Sequence[Result]) -> list[str]:
+    """The methods of some rows in the order of the literature: gradients, backpropagation, LRP; random last."""
+    methods = dict.fromkeys(row.method for row in rows)
+    return sorted(methods, key=lambda name: (FAMILIES.get(name, 3 if name.startswith("lrp") else 2), name))
+
+
+FAMILIES = {
+    "gradient": 0,
+    "ixg": 0.1,
+    "ig": 0.2,
+    "smoothgrad": 0.3,
+    "gbp": 1,
+    "deconvnet": 1.1,
+    "ebp": 1.2,
+    "random": 9,
+}
+
+
+def format_number(value: float | None) -> str:
+    """Three decimals; a dash for what is not defined."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def format_difference(row: Comparison) -> str:
+    """``+0.421 [0.400, 0.443]``."""
+    if row.difference is None:
+        return "–"
+    interval = "" if row.low is None or row.high is None else f" [{row.low:.3f}, {row.high:.3f}]"
+    return f"{row.difference:+.3f}{interval}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("s" if count != 1 else "")

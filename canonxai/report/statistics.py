@@ -1,0 +1,153 @@
+"""What paired differences say: interval, test, effect size, and correction for many tests.
+
+All functions take ``difference``, one value an image: that of the canonized network minus that of the original.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+from numpy.random import default_rng
+from scipy.stats import bootstrap, norm, permutation_test, t, wilcoxon
+
+from canonxai.errors import check_choice
+from canonxai.results.statistics import LEVEL, RESAMPLES
+
+TESTS = ("wilcoxon", "sign_flip")
+PERMUTATIONS = 9_999
+_DRAWS_AT_ONCE = 5_000_000
+
+
+class Interval(NamedTuple):
+    """A 95 % interval; ``None`` where it is not defined."""
+
+    low: float | None
+    high: float | None
+
+
+def differences(original: Float[np.ndarray, " n"], canonized: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Canonized minus original, 0 where they are equal up to the rounding of float64, NaN where one is not defined.
+
+    Else a rank test would find rounding that leans to one side to be a significant difference.
+    """
+    equal = np.isclose(original, canonized, rtol=1e-9, atol=1e-12)
+    return np.where(equal, 0.0, canonized - original)
+
+
+def interval_of_mean(difference: Float[np.ndarray, " n"]) -> Interval:
+    """The 95 % BCa bootstrap interval of a mean (Efron 1987), scipy's, seeded; for independent images.
+
+    Returns:
+        Nothing for fewer than two values, the value itself if all are equal, and the percentile interval where the
+        correction is not defined.
+    """
+    if len(difference) < 2:
+        return Interval(None, None)
+    if np.ptp(difference) == 0:
+        return Interval(float(difference[0]), float(difference[0]))
+    for method in ("BCa", "percentile"):
+        interval = bootstrap(
+            (difference,), np.mean, confidence_level=LEVEL, n_resamples=RESAMPLES, method=method,
+            batch=max(1, _DRAWS_AT_ONCE // len(difference)), rng=default_rng(0),
+        ).confidence_interval  # fmt: skip
+        if np.isfinite(interval).all():
+            break
+    return Interval(float(interval.low), float(interval.high))
+
+
+def interval_by_class(difference: Float[np.ndarray, " n"], label: Int64[np.ndarray, " n"]) -> Interval:
+    """The 95 % bootstrap interval of a mean whose images come in classes, and are alike within one.
+
+    Whole classes are drawn with replacement (the cluster bootstrap: Davison and Hinkley 1997, section 3.8, who find
+    that drawing images again within a class counts their scatter twice). With few classes percentiles are too narrow;
+    they are expanded as Hesterberg (2015, section 5.3) says: the level of each side is
+    ``Phi(sqrt(k / (k - 1)) t)``, with ``t`` the quantile of Student's distribution with ``k - 1`` degrees of freedom.
+
+    Returns:
+        Nothing for fewer than two classes.
+    """
+    classes, place = np.unique(label, return_inverse=True)
+    k = len(classes)
+    if k < 2:
+        return Interval(None, None)
+    total, size = np.bincount(place, difference, k), np.bincount(place, minlength=k)
+    drawn = default_rng(0).integers(k, size=(RESAMPLES, k))
+    means = total[drawn].sum(1) / size[drawn].sum(1)
+    tail = norm.cdf(np.sqrt(k / (k - 1)) * t.ppf((1 - LEVEL) / 2, k - 1))
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(float(low), float(high))
+
+
+def p_value(difference: Float[np.ndarray, " n"], test: str = "wilcoxon") -> float | None:
+    """The two-sided p-value of a paired test that the differences are symmetric around 0, scipy's.
+
+    Args:
+        difference: one an image.
+        test: ``wilcoxon``, the signed-rank test (Wilcoxon 1945; differences of 0 are left out), or ``sign_flip``, the
+            permutation test of the mean, exact or with 9,999 seeded permutations.
+
+    Returns:
+        1 if all differences are 0, nothing if there are none.
+    """
+    check_choice("report.test", test, TESTS)
+    if not len(difference):
+        return None
+    if not difference.any():
+        return 1.0
+    if test == "wilcoxon":
+        return float(wilcoxon(difference[difference != 0]).pvalue)
+    batch = max(1, _DRAWS_AT_ONCE // len(difference))
+    return float(
+        permutation_test(
+            (difference,), np.mean, permutation_type="samples", vectorized=True, n_resamples=PERMUTATIONS,
+            batch=batch, rng=default_rng(0),
+        ).pvalue
+    )  # fmt: skip
+
+
+def cohens_d(difference: Float[np.ndarray, " n"]) -> float | None:
+    """Cohen's d of paired values, ``mean / standard deviation`` (d_z in Lakens 2013); 0.2 is small, 0.8 large.
+
+    Returns:
+        0 if all differences are 0, nothing if they have no scatter otherwise, or there are fewer than two.
+    """
+    if len(difference) >= 2 and not difference.any():
+        return 0.0
+    if len(difference) < 2 or np.ptp(difference) == 0:
+        return None
+    return float(difference.mean() / difference.std(ddof=1))
+
+
+def probability_better(difference: Float[np.ndarray, " n"], higher_is_better: bool) -> float | None:
+    """The share of images on which canonized is better, equal ones counted half: 0.5 is no effect."""
+    if not len(difference):
+        return None
+    gain = difference if higher_is_better else -difference
+    return float((gain > 0).mean() + (gain == 0).mean() / 2)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's (1979) correction: ``p_(i)`` becomes ``max_{j <= i} min(1, (m - j + 1) p_(j))``; m counts what is defined.
+
+    >>> holm([0.01, None, 0.04, 0.03])
+    [0.03, None, 0.06, 0.06]
+    """
+    defined = [i for i, p in enumerate(p_values) if p is not None]
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, i in enumerate(sorted(defined, key=lambda i: p_values[i])):  # type: ignore[arg-type,return-value]
+        largest = max(largest, min(1.0, (len(defined) - rank) * p_values[i]))  # type: ignore[operator]
+        adjusted[i] = largest
+    return adjusted
+
+
+def interval_of_contrast(difference: Float[np.ndarray, " n"], chosen: Bool[np.ndarray, " n"]) -> Interval:
+    """The 95 % bootstrap interval of the mean over the chosen images minus the mean over the others, seeded."""
+    groups = difference[chosen], difference[~chosen]
+    if min(map(len, groups)) < 2:
+        return Interval(None, None)
+    draw = default_rng(0)
+    means = [group[draw.integers(len(group), size=(RESAMPLES, len(group)))].mean(1) for group in groups]
+    low, high = np.quantile(means[0] - means[1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))
