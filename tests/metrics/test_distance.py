@@ -1,6 +1,6 @@
 """The cosine distance against scipy, high precision, and answers known beforehand."""
 
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, localcontext
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def random_maps(seed, dtype=torch.float64, shape=(2, 5, 6, 7)):
 
 def exact(first, second):
     """The distance of two maps with 60 digits."""
-    with localcontext(prec=60):
+    with localcontext(Context(prec=60)):
         first, second = ([Decimal(value) for value in relevance.flatten().tolist()] for relevance in (first, second))
         inner = sum(a * b for a, b in zip(first, second, strict=True))
         return float(1 - inner / (sum(a * a for a in first) * sum(b * b for b in second)).sqrt())

@@ -20,8 +20,7 @@ from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
 
 from canonxai.errors import UserError
-from canonxai.results import loggers
-from canonxai.results.loggers import Cell, close, csv_logger, log_results, no_logger, scalars, wandb_logger
+from canonxai.results.loggers import Cell, close, csv_logger, has_key, log_results, no_logger, scalars, wandb_logger
 
 KEY = "a1" * 20
 MEAN = {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 9, "undefined": 1}
@@ -222,19 +221,19 @@ def test_a_key_is_found_in_the_netrc_file_of_its_server(netrc, found, tmp_path, 
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     if netrc is not None:
         (tmp_path / "netrc").write_text(netrc)
-    assert loggers._has_key("https://api.wandb.ai") is found
+    assert has_key("https://api.wandb.ai") is found
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    assert loggers._has_key("https://api.wandb.ai")
+    assert has_key("https://api.wandb.ai")
 
 
 def test_a_key_is_found_in_the_home_folder(tmp_path, monkeypatch):
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "NETRC"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert not loggers._has_key("http://localhost:8080")
+    assert not has_key("http://localhost:8080")
     (tmp_path / ".netrc").write_text("machine localhost login user password " + KEY)
     (tmp_path / ".netrc").chmod(0o600)
-    assert loggers._has_key("http://localhost:8080")
+    assert has_key("http://localhost:8080")
 
 
 @pytest.mark.filterwarnings("ignore:Experiment logs directory")  # Lightning's, of a folder that is not empty
