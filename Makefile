@@ -2,13 +2,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format clean
+.PHONY: help run paper test lint format docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 run: .venv/.run  ## install into .venv, and run one cell of the grid on the embedded benchmark
 	$(BIN)/python -m canonxai method=lrp_eps model=resnet18 canonize=true
+
+paper: .venv/.run  ## the whole embedded study, 52 cells, and its report in multirun/paper/report
+	$(BIN)/python -m canonxai -m experiment=paper
 
 test: .venv/.test  ## install into .venv, and run the tests
 	$(BIN)/python -m pytest
@@ -21,6 +24,9 @@ lint: .venv/.test  ## check format, style and types
 format: .venv/.test  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs:  ## put the figures of the study that make paper computed into the README
+	$(BIN)/python -m canonxai.report.readme multirun/paper/report README.md
 
 clean:  ## remove .venv and caches, but no results
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

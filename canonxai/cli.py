@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from canonxai.config import CONF, register
 from canonxai.errors import UserError
+from canonxai.report.callback import report_pending
 
 log = logging.getLogger(__name__)
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"  #: what the user asked for
@@ -39,6 +40,7 @@ def command(main: Callable[[], Any]) -> Callable[[], Any]:
             return main()
         except MISTAKES as error:
             print(f"error: {message(error)}", file=sys.stderr)
+            report_pending()  # of the cells that did not fail
             sys.exit(1)
         finally:
             del os.environ["HYDRA_FULL_ERROR"]

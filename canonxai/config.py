@@ -78,6 +78,23 @@ class Perturbation:
 
 
 @dataclass
+class Report:
+    """What can be chosen of a report.
+
+    Attributes:
+        test: paired test, ``wilcoxon`` or ``sign_flip``.
+        resample: what the bootstrap draws, ``image`` or ``class``.
+        claims: a name in ``conf/claims``, or a path.
+        samples: of the heatmap figures; ``None`` for the most different ones.
+    """
+
+    test: str = "wilcoxon"
+    resample: str = "image"
+    claims: str = "icip2022"
+    samples: list[int] | None = None
+
+
+@dataclass
 class Config:
     study: str = "default"
     seed: int = 0
@@ -93,6 +110,7 @@ class Config:
     metric: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = MISSING
     logger: Any = None
+    report: Report | None = field(default_factory=Report)
 
 
 @dataclass
@@ -124,10 +142,13 @@ def _cell(*, _root_: DictConfig) -> str:
     return cell_name(_root_)
 
 
+_NO_GROUPS = ("hydra", "claims", "sweep")
+
+
 def options() -> str:
     """Every config group with its options, each with the comment that begins its file."""
     lines = []
-    for group in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"):
+    for group in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in _NO_GROUPS):
         lines.append(f"{group.name}=")
         for path in sorted(group.glob("*.yaml")):
             comments = (line for line in path.read_text().splitlines() if not line.startswith("# @package"))
@@ -136,7 +157,7 @@ def options() -> str:
 
 
 #: keys on which no result depends
-_NO_SETTINGS = ("study", "save_maps", "trainer", "logger", "hydra")
+_NO_SETTINGS = ("study", "save_maps", "trainer", "logger", "report", "hydra")
 _NO_SETTINGS_OF = {"data": ("batch_size", "num_workers"), "perturbation": ("batch_size",)}
 
 

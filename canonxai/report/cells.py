@@ -3,6 +3,7 @@
 What cannot be read, is not complete or has no twin is not passed over: it becomes a :class:`Problem`.
 """
 
+import io
 import json
 import os
 from collections import defaultdict
@@ -22,6 +23,8 @@ from canonxai.config import result_settings
 from canonxai.errors import UserError
 from canonxai.results.store import COLUMNS
 
+SUMMARY = ("study", "data", "model", "method", "title", "versions")  #: what the report needs of ``summary.json``
+MAPS = ("sample_id", "label", "image", "box", "heatmap")  #: what it needs of ``maps.npz``
 SAME_FUNCTION = 1e-3  #: how far the probabilities of two cells on one image may be apart if their network is the same
 
 
@@ -119,7 +122,7 @@ class Cell:
     def maps(self) -> Mapping[str, Shaped[np.ndarray, "..."]] | None:
         """``maps.npz``, or nothing if no maps were kept."""
         path = self.folder / "maps.npz"
-        return np.load(path, allow_pickle=False) if path.is_file() else None
+        return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) if path.is_file() else None
 
     @cached_property
     def _order(self) -> Int64[np.ndarray, " n"]:
@@ -200,14 +203,17 @@ def read_study(folders: Sequence[Path]) -> Study:
 
 
 def _cell_folders(folders: Iterable[Path]) -> Iterator[Path]:
-    """The folders below some folders that hold a config, in order; nothing below a cell is a cell."""
+    """The folders below some folders that hold a config, or Hydra's if it came no further, in order.
+
+    Nothing below a cell is a cell.
+    """
     seen = set()
     for top in folders:
         if not top.is_dir():
             raise UserError(f"folder: expected an existing folder, got {str(top)!r}.")
         for folder, below, files in os.walk(top):
-            below.sort()
-            if "config.yaml" in files:
+            below[:] = sorted(set(below) - {"wandb"})  # whose runs have a config.yaml of their own
+            if "config.yaml" in files or ".hydra" in below:
                 below.clear()
                 path = Path(folder).resolve()
                 if path not in seen:
@@ -227,13 +233,16 @@ def read_cell(folder: Path) -> Cell | Problem:
             yaml.safe_load((folder / "config.yaml").read_text()),
             json.loads((folder / "summary.json").read_text()),
         )
-        table = pq.read_table(folder / "samples.parquet", columns=[*COLUMNS, *cell.metrics, *cell.curves])
-        rows, distinct = len(table), len(np.unique(cell.sample_id))
+        rows, distinct = len(cell.sample_id), len(np.unique(cell.sample_id))
+        _ = [cell.column(column) for column in (*COLUMNS, *cell.metrics)]
+        for curve, axis in cell.curves.items():
+            if cell.curve(curve).shape != (rows, len(axis)):
+                return Problem("damaged", name, f"{curve} has not the {len(axis)} steps that summary.json names")
         if not rows == distinct == cell.summary["images"]:
             return Problem("damaged", name, f"{rows} rows of {distinct} samples, summary.json tells of another number")
-        _ = cell.name, cell.state, cell.is_original, cell.twin_settings
+        _ = cell.name, cell.state, cell.is_original, cell.twin_settings, [cell.summary[key] for key in SUMMARY]
         if cell.maps is not None:
-            _ = cell.maps["heatmap"]
+            _ = [cell.maps[key] for key in MAPS]
     except Exception as error:  # whatever a damaged file makes its reader raise
         return Problem("damaged", name, f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())})")
     return cell
@@ -269,12 +278,13 @@ def pair_cells(cells: Sequence[Cell]) -> tuple[list[Pair], list[Problem]]:
         groups[cell.data, cell.model, cell.method].append(cell)
     for group in groups.values():
         originals = [cell for cell in group if cell.is_original]
-        twins = []
+        twins, used = [], []
         for canonized in (cell for cell in group if not cell.is_original):
             # of two equal originals, that with canonize=false
             found = sorted(originals, key=lambda cell: (len(_differing(cell, canonized)), cell.settings["canonize"]))
             if not found:
                 continue  # listed as missing
+            used.append(found[0])
             if keys := _differing(found[0], canonized):
                 reason = f"not compared with {found[0].name}: they differ in {', '.join(keys)}"
                 problems.append(Problem("refused", canonized.name, reason))
@@ -284,7 +294,16 @@ def pair_cells(cells: Sequence[Cell]) -> tuple[list[Pair], list[Problem]]:
                 twins.append(pair)
                 problems += _notes(pair)
         pairs += _named(twins)
+        problems += _alone(originals, used)
     return pairs, problems
+
+
+def _alone(originals: Sequence[Cell], used: Sequence[Cell]) -> Iterator[Problem]:
+    """The originals whose settings no canonized cell of the same data, model and method has."""
+    for cell in originals if used else ():  # if there is no canonized cell, it is listed as missing
+        if keys := min((_differing(cell, other) for other in used), key=len):
+            where = ", ".join(f"{key}={cell.twin_settings.get(key)}" for key in keys)
+            yield Problem("missing", cell.name, f"has no canonized twin: none was computed with {where}")
 
 
 def _named(pairs: Sequence[Pair]) -> list[Pair]:
@@ -292,15 +311,23 @@ def _named(pairs: Sequence[Pair]) -> list[Pair]:
     named = []
     for pair in pairs:
         others = [other for other in pairs if other.canonized.state == pair.canonized.state]
-        keys = sorted({key for other in others for key in _differing(pair.canonized, other.canonized)})
-        settings = pair.canonized.twin_settings
+        settings = _all_settings(pair.canonized)
+        keys = sorted({k for other in others for k in _differing_keys(settings, _all_settings(other.canonized))})
         named.append(replace(pair, variant=", ".join(f"{key}={settings.get(key)}" for key in keys)))
     return named
 
 
 def _differing(cell: Cell, other: Cell) -> list[str]:
     """The settings in which two cells differ, canonization aside."""
-    first, second = cell.twin_settings, other.twin_settings
+    return _differing_keys(cell.twin_settings, other.twin_settings)
+
+
+def _all_settings(cell: Cell) -> dict[str, Any]:
+    """All settings on which results depend, how it was canonized included, by dotted key."""
+    return dict(_flat(result_settings(cell.settings)))
+
+
+def _differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     return [key for key in sorted(first.keys() | second.keys()) if first.get(key) != second.get(key)]
 
 

@@ -22,8 +22,10 @@ from canonxai.config import CONF
 from canonxai.errors import UserError, check, check_choice
 from canonxai.report.cells import Cell, Pair, Study
 from canonxai.report.comparison import ALPHA, Comparison, Statistics
-from canonxai.report.statistics import Interval, differences, interval_of_contrast
+from canonxai.report.statistics import Interval, differences
 from canonxai.results.summary import STRATA
+
+TOO_FEW = "too few images"
 
 
 class Verdict(str, Enum):
@@ -66,7 +68,7 @@ class Answer:
 
     @property
     def figures(self) -> str:
-        """How many of the tests are confirmed, and each that is not."""
+        """How many of the tests are confirmed."""
         confirmed = sum(finding.verdict is Verdict.confirmed for finding in self.findings)
         return f"{confirmed} of {len(self.findings)} tests confirmed"
 
@@ -162,20 +164,21 @@ class Most(Expectation):
     image by image with each of ``others``, or with all methods of the study.
     """
 
+    CHANGES: ClassVar[tuple[str, ...]] = ("absolute", "gain")
+
     change: str = "absolute"
     others: list[str] | None = None
 
     def judge(self, pair: Pair, metric: str, evidence: Evidence) -> tuple[Verdict, str]:
-        check_choice("claims, change", self.change, ("absolute", "gain"))
         network = (pair.canonized.data, pair.canonized.model)
-        methods = self.others or sorted({p.canonized.method for p in evidence.pairs} - {pair.canonized.method})
+        methods = self.others or sorted({cell.method for cell in evidence.cells} - {pair.canonized.method})
         change = self._change(pair, metric)
-        verdicts, rivals = [], []
+        verdicts, rivals, missing = [], [], []
         for method in methods:
             twins = [p for p in evidence.of(network, method) if metric in p.canonized.metrics and _same_run(p, pair)]
             if not twins:
                 verdicts.append(Verdict.undecided)
-                rivals.append((np.inf, f"{method} not computed"))
+                missing.append(method)
             for other in twins:
                 _, mine, others = np.intersect1d(pair.sample_id, other.sample_id, return_indices=True)
                 contrast = np.full(len(pair.sample_id), np.nan)
@@ -184,9 +187,12 @@ class Most(Expectation):
                 verdicts.append(verdict)
                 mean = np.nanmean(contrast) if np.isfinite(contrast).any() else np.inf
                 rivals.append((float(mean), f"{figures} more than {other.canonized.title}"))
-        if not rivals:
-            return Verdict.undecided, "no other method"
-        return overall(verdicts), f"{_mean(change)}; nearest: {min(rivals)[1]}"
+        parts = [_mean(change)]
+        if rivals:
+            parts.append(f"nearest: {min(rivals)[1]}")
+        if missing or not rivals:
+            parts.append(f"not computed: {', '.join(missing) or 'any other method'}")
+        return overall(verdicts), "; ".join(parts)
 
     def _change(self, pair: Pair, metric: str) -> Float[np.ndarray, " n"]:
         difference = self.difference(pair, metric)
@@ -203,11 +209,11 @@ class MostIn(Expectation):
         gain = _direction(pair.canonized, metric) * differences(*pair.columns(metric))
         defined = ~np.isnan(gain)
         inside = pair.image("box_fraction") < STRATA[self.stratum]
-        gain, inside = gain[defined], inside[defined]
+        gain, inside, label = gain[defined], inside[defined], pair.image("label")[defined]
         if not inside.any() or inside.all():
             return Verdict.undecided, f"no images on both sides of {self.stratum}"
         contrast = float(gain[inside].mean() - gain[~inside].mean())
-        verdict, figures = _above(contrast, interval_of_contrast(gain, inside), 0.0)
+        verdict, figures = _above(contrast, evidence.statistics.contrast(gain, inside, label), 0.0)
         return verdict, f"{_mean(gain[inside])} there, {_mean(gain[~inside])} elsewhere: {figures}"
 
 
@@ -238,23 +244,25 @@ class AtFloor(Expectation):
 
 @dataclass
 class Mixed(Expectation):
-    """Some get better and some do not: confirmed where two differ so, refuted if all get better or all get worse.
+    """Some get better and some do not: confirmed where both are found, refuted if all get better or none does.
 
-    Judged over all networks, methods and metrics at once. One that gets significantly better and one that does not, or
-    one that gets significantly worse and one that does not, confirm it.
+    Judged over all networks, methods and metrics at once, each as by :class:`Better`. One of which that is undecided
+    is no evidence: that an effect is not significant does not show that there is none.
     """
 
     def findings(self, evidence: Evidence) -> list[Finding]:
         single = Better(methods=self.methods, metrics=self.metrics, stratum=self.stratum)
         found = single.findings(evidence)
-        if any(finding.figures == "not computed" for finding in found):
+        if any(finding.figures.startswith(("not computed", TOO_FEW)) for finding in found):
             verdict = Verdict.undecided
         else:
             seen = {finding.verdict for finding in found}
-            verdict = Verdict.refuted if len(seen) == 1 else Verdict.confirmed
-            if seen == {Verdict.undecided} or len(found) < 2:
-                verdict = Verdict.undecided
-        words = {Verdict.confirmed: "better", Verdict.refuted: "worse", Verdict.undecided: "undecided"}
+            verdict = Verdict.undecided
+            if {Verdict.confirmed, Verdict.refuted} <= seen:
+                verdict = Verdict.confirmed
+            elif Verdict.undecided not in seen and len(found) > 1:
+                verdict = Verdict.refuted
+        words = {Verdict.confirmed: "better", Verdict.refuted: "not better", Verdict.undecided: "undecided"}
         return [
             Finding(verdict, f.network, f.method, f.metric, f"{words[f.verdict]}: {f.figures}") for f in found
         ]  # fmt: skip
@@ -294,8 +302,8 @@ def read_claims(name: str) -> Claims:
     check(path.is_file(), "report.claims", f"a YAML file or one of {known}", name)
     try:
         content = yaml.safe_load(path.read_text())
-        texts = {key: str(claim["text"]) for key, claim in content["claims"].items()}
-        tests = {key: list(map(dict, claim["tests"])) for key, claim in content["claims"].items()}
+        texts = {str(key): str(claim["text"]) for key, claim in content["claims"].items()}
+        tests = {str(key): list(map(dict, claim["tests"])) for key, claim in content["claims"].items()}
         title = str(content["title"])
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, UnicodeDecodeError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -305,14 +313,18 @@ def read_claims(name: str) -> Claims:
 
 def _expectation(where: str, arguments: dict[str, Any]) -> Expectation:
     kind = arguments.pop("expect", None)
-    check_choice(f"{where}, expect", kind, Claims.EXPECTATIONS)
+    check_choice(f"{where}, expect", kind, list(Claims.EXPECTATIONS))
     expectation_type = Claims.EXPECTATIONS[kind]
     try:
         merged = OmegaConf.merge(OmegaConf.structured(expectation_type), arguments)
         expectation: Expectation = OmegaConf.to_object(merged)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise UserError(f"{where}, {kind}: {str(error).partition(chr(10))[0]}, got {arguments}.") from error
-    check_choice(f"{where}, stratum", expectation.stratum, STRATA)
+    check_choice(f"{where}, stratum", expectation.stratum, [s for s in STRATA if kind != "most_in" or s != "all"])
+    if isinstance(expectation, Most):
+        check_choice(f"{where}, change", expectation.change, Most.CHANGES)
+    if isinstance(expectation, Equal | AtFloor):
+        check(expectation.tolerance >= 0, f"{where}, tolerance", "a number >= 0", expectation.tolerance)
     check(bool(expectation.methods and expectation.metrics), f"{where}, {kind}", "methods and metrics", arguments)
     return expectation
 
@@ -339,7 +351,7 @@ def _interval(values: Float[np.ndarray, " n"], pair: Pair, evidence: Evidence) -
 
 def _figures(mean: float, interval: Interval) -> str:
     if interval.low is None or interval.high is None:
-        return "too few images"
+        return TOO_FEW
     return f"{mean:+.3g} [{interval.low:+.3g}, {interval.high:+.3g}]"
 
 
@@ -353,7 +365,7 @@ def _above(mean: float, interval: Interval, limit: float) -> tuple[Verdict, str]
         return Verdict.undecided, figures
     if interval.low > limit:
         return Verdict.confirmed, figures
-    return (Verdict.refuted if interval.high < limit else Verdict.undecided), figures
+    return (Verdict.refuted if interval.high <= limit else Verdict.undecided), figures
 
 
 def _between(mean: float, interval: Interval, low: float, high: float) -> tuple[Verdict, str]:

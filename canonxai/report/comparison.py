@@ -16,6 +16,7 @@ from canonxai.report.statistics import (
     differences,
     holm,
     interval_by_class,
+    interval_of_contrast,
     interval_of_mean,
     p_value,
     probability_better,
@@ -51,6 +52,12 @@ class Statistics:
         if self.resample == "class":
             return interval_by_class(difference, label.astype(np.int64))
         return interval_of_mean(difference)
+
+    def contrast(
+        self, difference: Float[np.ndarray, " n"], chosen: Bool[np.ndarray, " n"], label: Float[np.ndarray, " n"]
+    ) -> Interval:
+        """The 95 % interval of the mean difference of the chosen images minus that of the others."""
+        return interval_of_contrast(difference, chosen, label.astype(np.int64) if self.resample == "class" else None)
 
 
 @dataclass(frozen=True)

@@ -62,20 +62,15 @@ class Report:
 
 def order(rows: Sequence[Comparison] | Sequence[Result]) -> list[str]:
     """The methods of some rows in the order of the literature: gradients, backpropagation, LRP; random last."""
-    methods = dict.fromkeys(row.method for row in rows)
-    return sorted(methods, key=lambda name: (FAMILIES.get(name, 3 if name.startswith("lrp") else 2), name))
+    methods = {row.method for row in rows}
+    return sorted(methods, key=lambda name: (LITERATURE.index(name) if name in LITERATURE else NEW, name))
 
 
-FAMILIES = {
-    "gradient": 0,
-    "ixg": 0.1,
-    "ig": 0.2,
-    "smoothgrad": 0.3,
-    "gbp": 1,
-    "deconvnet": 1.1,
-    "ebp": 1.2,
-    "random": 9,
-}
+LITERATURE = (
+    "gradient", "ixg", "ig", "smoothgrad", "gbp", "deconvnet", "ebp", "lrp_eps", "lrp_eps_plus", "lrp_eps_plus_flat",
+    "lrp_eps_a2b1", "lrp_eps_a2b1_flat", "lrp_eps_gamma_box", "lrp_eps_gamma_flat", "random",
+)  # fmt: skip
+NEW = len(LITERATURE) - 1.5  #: where methods of one's own stand: before the random floor
 
 
 def format_number(value: float | None) -> str:

@@ -39,13 +39,13 @@ def interval_of_mean(difference: Float[np.ndarray, " n"]) -> Interval:
     """The 95 % BCa bootstrap interval of a mean (Efron 1987), scipy's, seeded; for independent images.
 
     Returns:
-        Nothing for fewer than two values, the value itself if all are equal, and the percentile interval where the
-        correction is not defined.
+        Nothing for fewer than two values, the value itself if all are equal up to rounding, and the percentile
+        interval where the correction is not defined.
     """
     if len(difference) < 2:
         return Interval(None, None)
-    if np.ptp(difference) == 0:
-        return Interval(float(difference[0]), float(difference[0]))
+    if _equal(difference):
+        return Interval(float(difference.mean()), float(difference.mean()))
     for method in ("BCa", "percentile"):
         interval = bootstrap(
             (difference,), np.mean, confidence_level=LEVEL, n_resamples=RESAMPLES, method=method,
@@ -56,6 +56,11 @@ def interval_of_mean(difference: Float[np.ndarray, " n"]) -> Interval:
     return Interval(float(interval.low), float(interval.high))
 
 
+def _equal(difference: Float[np.ndarray, " n"]) -> bool:
+    """Whether all values are the same up to the rounding that :func:`differences` allows."""
+    return bool(np.ptp(difference) <= 1e-12 + 1e-9 * np.abs(difference).max())
+
+
 def interval_by_class(difference: Float[np.ndarray, " n"], label: Int64[np.ndarray, " n"]) -> Interval:
     """The 95 % bootstrap interval of a mean whose images come in classes, and are alike within one.
 
@@ -63,19 +68,28 @@ def interval_by_class(difference: Float[np.ndarray, " n"], label: Int64[np.ndarr
     that drawing images again within a class counts their scatter twice). With few classes percentiles are too narrow;
     they are expanded as Hesterberg (2015, section 5.3) says: the level of each side is
     ``Phi(sqrt(k / (k - 1)) t)``, with ``t`` the quantile of Student's distribution with ``k - 1`` degrees of freedom.
+    Below ten classes even that covers less than 95 %.
 
     Returns:
         Nothing for fewer than two classes.
     """
+    return _by_class(label, (difference, np.ones(len(difference), bool)))
+
+
+def _by_class(label: Int64[np.ndarray, " n"], *groups: tuple[np.ndarray, np.ndarray]) -> Interval:
+    """The interval of a mean over chosen images, or of the first such mean minus the second, whole classes drawn."""
     classes, place = np.unique(label, return_inverse=True)
     k = len(classes)
     if k < 2:
         return Interval(None, None)
-    total, size = np.bincount(place, difference, k), np.bincount(place, minlength=k)
     drawn = default_rng(0).integers(k, size=(RESAMPLES, k))
-    means = total[drawn].sum(1) / size[drawn].sum(1)
+    means = []
+    for values, chosen in groups:
+        total, size = (np.bincount(place[chosen], weights, k)[drawn].sum(1) for weights in (values[chosen], None))
+        means.append(np.divide(total, size, out=np.full(RESAMPLES, np.nan), where=size > 0))
+    estimates = means[0] - means[1] if len(means) > 1 else means[0]
     tail = norm.cdf(np.sqrt(k / (k - 1)) * t.ppf((1 - LEVEL) / 2, k - 1))
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(estimates[~np.isnan(estimates)], [tail, 1 - tail])  # some draws may have no chosen image
     return Interval(float(low), float(high))
 
 
@@ -88,12 +102,12 @@ def p_value(difference: Float[np.ndarray, " n"], test: str = "wilcoxon") -> floa
             permutation test of the mean, exact or with 9,999 seeded permutations.
 
     Returns:
-        1 if all differences are 0, nothing if there are none.
+        1 if all differences are 0, or for a single one, nothing if there are none.
     """
     check_choice("report.test", test, TESTS)
     if not len(difference):
         return None
-    if not difference.any():
+    if len(difference) == 1 or not difference.any():
         return 1.0
     if test == "wilcoxon":
         return float(wilcoxon(difference[difference != 0]).pvalue)
@@ -110,11 +124,11 @@ def cohens_d(difference: Float[np.ndarray, " n"]) -> float | None:
     """Cohen's d of paired values, ``mean / standard deviation`` (d_z in Lakens 2013); 0.2 is small, 0.8 large.
 
     Returns:
-        0 if all differences are 0, nothing if they have no scatter otherwise, or there are fewer than two.
+        0 if all differences are 0, nothing if they are otherwise equal up to rounding, or there are fewer than two.
     """
     if len(difference) >= 2 and not difference.any():
         return 0.0
-    if len(difference) < 2 or np.ptp(difference) == 0:
+    if len(difference) < 2 or _equal(difference):
         return None
     return float(difference.mean() / difference.std(ddof=1))
 
@@ -142,12 +156,24 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def interval_of_contrast(difference: Float[np.ndarray, " n"], chosen: Bool[np.ndarray, " n"]) -> Interval:
-    """The 95 % bootstrap interval of the mean over the chosen images minus the mean over the others, seeded."""
-    groups = difference[chosen], difference[~chosen]
-    if min(map(len, groups)) < 2:
+def interval_of_contrast(
+    difference: Float[np.ndarray, " n"], chosen: Bool[np.ndarray, " n"], label: Int64[np.ndarray, " n"] | None = None
+) -> Interval:
+    """The 95 % bootstrap interval of the mean over the chosen images minus the mean over the others, seeded.
+
+    Images are drawn within each of the two groups; whole classes if their labels are given, as
+    :func:`interval_by_class` does.
+
+    Returns:
+        Nothing if there are fewer than two images on a side, or fewer than two classes.
+    """
+    if min(chosen.sum(), (~chosen).sum()) < 2:
         return Interval(None, None)
-    draw = default_rng(0)
-    means = [group[draw.integers(len(group), size=(RESAMPLES, len(group)))].mean(1) for group in groups]
-    low, high = np.quantile(means[0] - means[1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high))
+    if label is not None:
+        return _by_class(label, (difference, chosen), (difference, ~chosen))
+    interval = bootstrap(
+        (difference[chosen], difference[~chosen]), lambda first, second, axis: first.mean(axis) - second.mean(axis),
+        vectorized=True, confidence_level=LEVEL, n_resamples=RESAMPLES, method="percentile",
+        batch=max(1, _DRAWS_AT_ONCE // len(difference)), rng=default_rng(0),
+    ).confidence_interval  # fmt: skip
+    return Interval(float(interval.low), float(interval.high))

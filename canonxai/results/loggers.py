@@ -56,28 +56,51 @@ def wandb_logger(
     Raises:
         UserError: if ``mode`` is none of these, or W&B refuses the project's name or a setting of the environment.
     """
+    named = dict(zip(("model", "method", "state"), cell.tags, strict=False))
+    run = start_run(
+        cell.folder,
+        project,
+        entity,
+        mode,
+        timeout,
+        group=cell.study,
+        name=cell.name,
+        job_type="cell",
+        tags=list(cell.tags),
+        config={**cell.settings, "cell": named},  # in a sweep, its own parameters replace settings of the same name
+    )
+    return WandbLogger(experiment=run)
+
+
+def start_run(folder: Path, project: str, entity: str | None, mode: str, timeout: int, **about: Any) -> Any:
+    """Starts a Weights & Biases run, offline if it cannot be online; never asks, and ends one that was left open.
+
+    Args:
+        folder: where its files go, below ``wandb``.
+        project: the project's name.
+        entity: the user or team; ``None`` for the default one.
+        mode: as of :func:`wandb_logger`.
+        timeout: seconds to wait for the server before the run goes offline.
+        about: further arguments of ``wandb.init``, as the group and the name.
+
+    Raises:
+        UserError: if ``mode`` is unknown, or W&B refuses the project's name or a setting of the environment.
+    """
+    check_choice("logger.mode", mode, ("auto", "online", "offline"))
     import wandb
 
-    check_choice("logger.mode", mode, ("auto", "online", "offline"))
-    try:
-        defaults = wandb.setup().settings
-    except ValueError as error:  # pydantic's, of a variable of the environment
-        raise UserError(f"WANDB_*: expected settings that W&B takes, got: {' '.join(str(error).split())}") from error
-    online = mode == "online" or (mode == "auto" and defaults.mode == "online" and _has_key(defaults.base_url))
+    defaults = wandb_settings()
+    online = mode == "online" or (mode == "auto" and defaults.mode == "online" and has_key(defaults.base_url))
     wandb.finish()  # a run that another job of this process left open
 
     def start(mode: Literal["online", "offline"]) -> Any:
         return wandb.init(
             project=project,
             entity=entity,
-            group=cell.study,
-            name=cell.name,
-            job_type="cell",
-            tags=list(cell.tags),
-            config=dict(cell.settings),
-            dir=cell.folder,
+            dir=folder,
             mode=mode,
             settings=wandb.Settings(init_timeout=timeout, silent=True, console="off"),
+            **about,
         )
 
     run = None
@@ -92,10 +115,24 @@ def wandb_logger(
         except wandb.errors.UsageError as error:
             raise UserError(f"logger: expected options that W&B takes, got: {error}") from error
         log.info("W&B: offline; to upload this run later: wandb sync %s", Path(run.dir).parent)
-    return WandbLogger(experiment=run)
+    return run
 
 
-def _has_key(base_url: str) -> bool:
+def wandb_settings() -> Any:
+    """What the environment and the files of W&B say.
+
+    Raises:
+        UserError: if W&B refuses a variable of the environment.
+    """
+    import wandb
+
+    try:
+        return wandb.setup().settings
+    except ValueError as error:  # pydantic's
+        raise UserError(f"WANDB_*: expected settings that W&B takes, got: {' '.join(str(error).split())}") from error
+
+
+def has_key(base_url: str) -> bool:
     """Whether a key for the server is in the environment or in the netrc file, where ``wandb login`` puts it."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True

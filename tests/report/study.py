@@ -77,7 +77,8 @@ def write_cell(
             of the config; ``perturbation_curve`` is made from ``input_perturbation`` if not given.
         title: instead of the method's own.
         data: a data set of ``conf/data``.
-        settings: changes of the config, by dotted key; ``data.size`` is the number of images if not given.
+        settings: changes of the config, by dotted key, and options of other groups, as ``trainer``; ``data.size`` is
+            the number of images if not given.
         study: the study's name.
         higher_is_better: changes of the metrics' directions, as if they were a user's own metrics.
         versions: changes of the versions in ``summary.json``.
@@ -91,8 +92,7 @@ def write_cell(
     """
     values = {key: np.asarray(value, float) for key, value in (values or {"localization": 0.5}).items()}
     rows = {key: np.asarray(value) for key, value in columns.items()}
-    images = len(rows["sample_id"]) if "sample_id" in rows else max([v.size for v in rows.values()] or [0])
-    images = images or max(value.shape[0] if value.ndim else 0 for value in values.values()) or IMAGES
+    images = max([len(value) for value in (*rows.values(), *values.values()) if value.ndim], default=IMAGES)
     rows = image_columns(images) | rows
     rows = {"target": rows["label"], "relevance_total": 0.5, "relevance_max": 0.01} | rows
     rows = {key: np.broadcast_to(value, images) for key, value in rows.items()}
@@ -100,10 +100,11 @@ def write_cell(
 
     metrics_names = [key for key in values if key != "perturbation_curve"]
     changes = {"data.size": images, "save_maps": 4 * maps if maps is True else int(maps), **(settings or {})}
-    cfg = _compose(
-        f"study={study}", f"model={model}", f"method={method}", f"data={data}", f"canonize={str(canonize).lower()}",
-        f"metric=[{','.join(metrics_names)}]", *(f"{key}={_text(value)}" for key, value in changes.items()),
-    ).copy()  # fmt: skip
+    groups = {"model": model, "method": method, "data": data, "metric": f"[{','.join(metrics_names)}]"}
+    groups |= {key: changes.pop(key) for key in list(changes) if (CONF / key).is_dir()}
+    cfg = _compose(*(f"{group}={option}" for group, option in groups.items())).copy()
+    for key, value in {"study": study, "canonize": canonize, **changes}.items():
+        OmegaConf.update(cfg, key, value)
     if title is not None:
         cfg.method.title = title
     metrics = build_metrics(cfg)
@@ -143,11 +144,6 @@ def write_cell(
     if cfg.save_maps:
         _write_maps(cell, rows, min(cfg.save_maps, images), seed=len(f"{method}{canonize}"))
     return cell
-
-
-def _text(value: Any) -> str:
-    """A value as Hydra's command line reads it."""
-    return "null" if value is None else f"[{','.join(map(_text, value))}]" if isinstance(value, list) else str(value)
 
 
 def _agreement(images: int) -> dict[str, Any]:

@@ -128,6 +128,7 @@ def test_the_run_knows_its_study_cell_and_settings(offline):
         assert run["display_name"] == name
         assert run["tags"] == ["resnet18", "lrp_eps", "canonized"]
         assert SETTINGS.items() <= run["config"]["update"].items()
+        assert run["config"]["update"]["cell"] == {"model": "resnet18", "method": "lrp_eps", "state": "canonized"}
 
 
 def test_two_cells_of_one_process_are_two_runs_and_each_is_ended(offline):

@@ -1,1 +1,36 @@
 """The study's figures, one file each; every ``draw`` yields names and matplotlib figures of a report."""
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+from canonxai.report.figures import curves, heatmaps, localization, perturbation, scatter
+from canonxai.report.figures.style import save
+from canonxai.report.report import Report
+
+
+def draw_all(report: Report, folder: Path, samples: Sequence[int] | None = None) -> list[Path]:
+    """Writes all figures of a report as PDF and PNG; figures of an earlier report are removed.
+
+    Args:
+        report: what is drawn.
+        folder: where to.
+        samples: of the heatmaps; ``None`` for the most different ones.
+
+    Returns:
+        The PNGs, in the order of the study.
+    """
+    for old in (*folder.glob("*.png"), *folder.glob("*.pdf")):
+        old.unlink()
+    drawn = chain(
+        heatmaps.draw(report, samples),
+        localization.draw(report),
+        perturbation.draw(report),
+        curves.draw(report),
+        scatter.draw(report),
+    )
+    paths = []
+    for name, figure in drawn:
+        save(figure, folder / name)
+        paths.append(folder / f"{name}.png")
+    return paths

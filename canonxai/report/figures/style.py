@@ -1,7 +1,11 @@
 """How all figures look: readable in colour, by the colour-blind, and in grey print."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 #: of Okabe and Ito's palette, a light and a dark one; hatches and markers say the same without colour
@@ -17,3 +21,17 @@ def save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None}, bbox_inches="tight")
     figure.savefig(path.with_suffix(".png"), dpi=150, bbox_inches="tight")
+
+
+def intervals(
+    axes: Axes, y: Float[np.ndarray, " n"], low: Sequence[float | None], high: Sequence[float | None]
+) -> None:
+    """Horizontal black lines from ``low`` to ``high``; none where these are not defined."""
+    defined = [line for line in zip(y, low, high, strict=True) if None not in line]
+    if defined:
+        axes.hlines(*zip(*defined, strict=True), color="black", linewidth=1.1, zorder=3)
+
+
+def words(name: str) -> str:
+    """The name of a column in running text."""
+    return name.replace("_", " ")

@@ -1,0 +1,51 @@
+"""The README's study, generated: ``python -m canonxai.report.readme REPORT README``."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from canonxai.errors import UserError
+from canonxai.report.tables import rows_of
+
+BEGIN, END = "<!-- study: written by make docs, not by hand -->", "<!-- end of study -->"
+PICTURES = ("localization", "difference-input_perturbation", "curves-perturbation_curve")
+
+
+def study_text(report: Path) -> str:
+    """The claims and the table of a report, as Markdown.
+
+    Args:
+        report: the folder of a report.
+    """
+    claims = {row["claim"]: row for row in rows_of(report / "claims.parquet")}
+    counts = {
+        claim: [row["verdict"] for row in rows_of(report / "claims.parquet") if row["claim"] == claim]
+        for claim in claims
+    }
+    lines = ["| claim | | tests confirmed |", "| --- | --- | --- |"]
+    for name, row in claims.items():
+        confirmed = f"{counts[name].count('confirmed')} of {len(counts[name])}"
+        lines.append(f"| {name}: {row['text']} | {row['claim_verdict']} | {confirmed} |")
+    return "\n".join(lines) + "\n\n" + (report / "comparison.md").read_text().strip()
+
+
+def update(report: Path, readme: Path) -> None:
+    """Puts a report's text between the README's marks, and its pictures into ``docs`` beside it.
+
+    Raises:
+        UserError: if the README has no marks.
+    """
+    text = readme.read_text()
+    block = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+    if not block.search(text):
+        raise UserError(f"README: expected the marks {BEGIN!r} and {END!r} in {str(readme)!r}, got none.")
+    readme.write_text(block.sub(lambda _: f"{BEGIN}\n{study_text(report)}\n{END}", text))
+    pictures = [report / "figures" / f"{name}.png" for name in PICTURES]
+    pictures += sorted((report / "figures").glob("heatmaps-*.png"))[:1]
+    for picture in pictures:
+        shutil.copy(picture, readme.parent / "docs" / f"{re.sub(r'-[0-9]+$', '', picture.stem)}.png")
+
+
+if __name__ == "__main__":
+    update(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,145 @@
+"""The tables of a report as Parquet, CSV, LaTeX and Markdown."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from canonxai.report.claims import flat
+from canonxai.report.comparison import Comparison, Result
+from canonxai.report.report import Report, format_number, order
+
+TYPES: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float | None: pa.float64(), bool | None: pa.bool_()}
+
+
+def write_tables(report: Report, folder: Path) -> None:
+    """Writes ``results``, ``comparison`` and ``claims`` as Parquet and CSV, and the study's table as LaTeX and Markdown.
+
+    ``results`` is tidy, one row a cell x metric x stratum; ``comparison`` has one a pair x metric x stratum.
+    """
+    tables = {
+        "results": _table(report.results, Result),
+        "comparison": _table(report.comparisons, Comparison),
+        "claims": pa.Table.from_pylist(list(flat(report.answers)), schema=CLAIMS),
+    }
+    for name, table in tables.items():
+        pq.write_table(table, folder / f"{name}.parquet")
+        pa.csv.write_csv(table, folder / f"{name}.csv")
+    (folder / "comparison.tex").write_text(latex(report))
+    (folder / "comparison.md").write_text(markdown(report))
+
+
+CLAIMS = pa.schema(
+    [
+        (name, pa.string())
+        for name in ("claim", "text", "claim_verdict", "network", "method", "metric", "verdict", "figures")
+    ]
+)
+
+
+def _table(rows: Sequence[Result] | Sequence[Comparison], kind: type) -> pa.Table:
+    schema = pa.schema([(field.name, TYPES[field.type]) for field in fields(kind)])
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema)
+
+
+def network_of(row: Comparison) -> str:
+    """Data set, model, state and variant of a row, as a heading."""
+    variant = f", {row.variant}" if row.variant else ""
+    state = "" if row.state == "canonized" else f", {row.state}"
+    return f"{row.model} on {row.data}{state}{variant}"
+
+
+def _blocks(report: Report) -> dict[str, dict[str, dict[tuple[str, str], Comparison]]]:
+    """Comparisons by network, method, and (metric, stratum)."""
+    blocks: dict[str, dict[str, dict[tuple[str, str], Comparison]]] = {}
+    methods = order(report.comparisons)
+    for row in sorted(report.comparisons, key=lambda row: methods.index(row.method)):
+        blocks.setdefault(network_of(row), {}).setdefault(row.method, {})[row.metric, row.stratum] = row
+    return dict(sorted(blocks.items()))
+
+
+#: what the study's table shows: metric, stratum, heading
+SHOWN = (
+    ("localization", "all", "μ, all", r"$\mu$, all"),
+    ("localization", "box < 25 %", "μ, box < 25 %", r"$\mu$, box $<$ 25\,\%"),
+    ("input_perturbation", "all", "mean IP", "mean IP"),
+    ("distance", "all", "cosine distance", "cosine distance"),
+)
+
+
+def markdown(report: Report) -> str:
+    """The study's table: original → canonized; bold where canonized is better, italic where it is worse."""
+    marks = {"better": "**", "worse": "*"}
+    blocks = []
+    for network, methods in _blocks(report).items():
+        shown = [column for column in SHOWN if any(column[:2] in row for row in methods.values())]
+        lines = [f"{network}, original → canonized:", "", "| method | " + " | ".join(c[2] for c in shown) + " |"]
+        lines.append("| --- |" + " --- |" * len(shown))
+        for rows in methods.values():
+            cells = []
+            for metric, stratum, *_ in shown:
+                row = rows.get((metric, stratum))
+                mark = marks.get(row.effect, "") if row else ""
+                cells.append(mark + (_change(row, " → ") if row else "") + mark)
+            lines.append(f"| {next(iter(rows.values())).title} | " + " | ".join(cells) + " |")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def latex(report: Report) -> str:
+    """The same with booktabs: differences with their intervals; bold where canonized is better, italic where worse."""
+    marks = {"better": r"\mathbf", "worse": r"\mathit"}
+    lines = [
+        "% needs \\usepackage{booktabs}; difference canonized - original with its 95 % interval;",
+        "% bold: better, italic: worse (interval excludes 0 and p < 0.05 after Holm's correction)",
+    ]
+    for network, methods in _blocks(report).items():
+        shown = [column for column in SHOWN if any(column[:2] in row for row in methods.values())]
+        lines += [f"% {_plain(network)}", rf"\begin{{tabular}}{{l{'r' * len(shown)}}}", r"\toprule"]
+        lines.append("method & " + " & ".join(column[3] for column in shown) + r" \\")
+        lines.append(r"\midrule")
+        for rows in methods.values():
+            cells = [_latex_cell(rows.get(column[:2]), marks) for column in shown]
+            lines.append(f"{_tex(next(iter(rows.values())).title)} & " + " & ".join(cells) + r" \\")
+        lines += [r"\bottomrule", r"\end{tabular}", ""]
+    return "\n".join(lines)
+
+
+def _latex_cell(row: Comparison | None, marks: dict[str, str]) -> str:
+    if row is None or row.difference is None:
+        return "--"
+    value = f"{row.difference:+.3f}"
+    value = f"{marks[row.effect]}{{{value}}}" if row.effect in marks else value
+    interval = "" if row.low is None or row.high is None else rf"\;[{row.low:.3f}, {row.high:.3f}]"
+    return f"${value}{interval}$"
+
+
+def _change(row: Comparison, arrow: str) -> str:
+    if row.metric == "distance":
+        return format_number(row.canonized)
+    return f"{format_number(row.original)}{arrow}{format_number(row.canonized)}"
+
+
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "ε": r"$\varepsilon$", "α": r"$\alpha$", "β": r"$\beta$",
+    "γ": r"$\gamma$", "μ": r"$\mu$", "×": r"$\times$", "⁺": "$^+$", "♭": r"$\flat$", "→": r"$\to$",
+}  # fmt: skip
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(character, character) for character in text)
+
+
+def _plain(text: str) -> str:
+    """In one line, for a comment."""
+    return " ".join(text.split())
+
+
+def rows_of(table: Path) -> list[dict[str, Any]]:
+    """The rows of a table that was written."""
+    return list(pq.read_table(table).to_pylist())

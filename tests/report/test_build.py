@@ -1,0 +1,139 @@
+"""The report as a user gets it: by its own command, and at the end of a multirun."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from canonxai.report.__main__ import main as report
+from tests.report.study import METHODS, MODELS, write_cell, write_study
+
+FILES = {
+    "report.html", "figures", "results.parquet", "results.csv", "comparison.parquet", "comparison.csv",
+    "comparison.tex", "comparison.md", "claims.parquet", "claims.csv",
+}  # fmt: skip
+MULTIRUN = ("-m", "method=gradient,lrp_eps", "canonize=true,false", "data.size=8", "trainer=cpu", "save_maps=2")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    write_study(folder)
+    return folder
+
+
+def files(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_the_command_writes_tables_figures_and_page(study, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "canonxai.report", str(study), "--output", "out"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert files(tmp_path / "out") == FILES
+    assert f"report: {tmp_path / 'out' / 'report.html'}" in done.stdout
+    assert "Traceback" not in done.stdout and "C1: Gradient" in done.stdout
+    pictures = files(tmp_path / "out" / "figures")
+    assert {f"{name.rpartition('.')[0]}.pdf" for name in pictures} <= pictures
+    assert len(pictures) >= 10
+
+
+def test_it_lies_beside_the_cells_by_default_and_is_not_taken_for_one(study, capsys):
+    for _ in range(2):
+        assert report([str(study)]) == 0
+        assert files(study / "report") == FILES
+    assert f"{len(METHODS) * len(MODELS)} pairs of canonized and original maps" in capsys.readouterr().out
+
+
+def test_results_of_two_machines_are_one_study(tmp_path):
+    for machine, canonize in (("a", True), ("b", False)):
+        write_cell(tmp_path / machine, canonize=canonize, values={"localization": 0.5})
+    assert report([str(tmp_path / "a"), str(tmp_path / "b"), "--output", str(tmp_path / "both")]) == 0
+    assert len(pq.read_table(tmp_path / "both" / "comparison.parquet")) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["empty"], "error: folder: expected complete cells in 'empty', got none. Give the folder of a study"),
+        (["nowhere"], "error: folder: expected an existing folder, got 'nowhere'."),
+        (["study", "--test", "t"], "error: report.test: expected one of wilcoxon, sign_flip, got 't'."),
+        (["study", "--resample", "x"], "error: report.resample: expected one of image, class, got 'x'."),
+        (["study", "--claims", "x"], "error: report.claims: expected a YAML file or one of icip2022, got 'x'."),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    write_cell(tmp_path / "study")
+    assert report(arguments) == 1
+    told = capsys.readouterr()
+    assert told.err.startswith(message) and told.err.count("\n") == 1
+
+
+def test_a_study_of_original_cells_alone_has_a_report_that_says_so(tmp_path, capsys):
+    write_cell(tmp_path, canonize=False)
+    assert report([str(tmp_path)]) == 0
+    assert "No canonized cell has an original twin: there is nothing to compare." in capsys.readouterr().out
+    assert len(pq.read_table(tmp_path / "report" / "results.parquet")) == 3
+
+
+def test_a_damaged_cell_is_told_and_does_not_stop_the_others(tmp_path, capsys):
+    for method in ("gradient", "ebp"):
+        for canonize in (True, False):
+            damaged = write_cell(tmp_path, method=method, canonize=canonize)
+    path = damaged / "samples.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert report([str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert f"damaged: {damaged.name}: cannot be read" in told
+    assert "missing: scenes-resnet18-ebp-original" in told
+    assert {row["method"] for row in pq.read_table(tmp_path / "report" / "comparison.parquet").to_pylist()} == {
+        "gradient"
+    }
+
+
+def test_a_multirun_ends_with_the_report(cli, tmp_path):
+    done = cli(*MULTIRUN, "study=mine", "report.claims=icip2022")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "multirun" / "mine" / "report"
+    assert files(folder) == FILES
+    assert "report.html" in done.stdout
+    assert "2 pairs of canonized and original maps" in done.stdout
+    rows = pq.read_table(folder / "comparison.parquet").to_pylist()
+    for row in rows:
+        (cell,) = (tmp_path / "multirun" / "mine").glob(f"*-{row['method']}-canonized-*")
+        summary = json.loads((cell / "summary.json").read_text())
+        assert row["canonized"] == summary["metrics"][row["metric"]]["strata"][row["stratum"]]["mean"]
+
+
+def test_a_multirun_with_failures_has_a_report_of_the_others(cli, tmp_path):
+    done = cli(*MULTIRUN, "model.checkpoint=null,missing")
+    assert done.returncode == 1
+    assert len(pq.read_table(tmp_path / "multirun" / "default" / "report" / "comparison.parquet")) == 12
+
+
+def test_a_multirun_can_do_without(cli, tmp_path):
+    done = cli(*MULTIRUN, "method=gradient", "report=null")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "multirun" / "default" / "report").exists()
+
+
+def test_a_wrong_claim_file_stops_no_cell(cli, tmp_path):
+    done = cli(*MULTIRUN, "method=gradient", "report.claims=nowhere.yaml")
+    assert "report: report.claims: expected a YAML file or one of icip2022, got 'nowhere.yaml'." in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(list((tmp_path / "multirun" / "default").glob("*/samples.parquet"))) == 2
+
+
+def test_a_multirun_that_logs_to_wandb_logs_the_comparison_too(cli, tmp_path):
+    home = {name: "" for name in os.environ if name.startswith("WANDB")} | {"HOME": str(tmp_path)}
+    done = cli(*MULTIRUN, "method=gradient", "logger=wandb", "logger.mode=offline", **home)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "multirun" / "default" / "report").glob("wandb/offline-run-*"))) == 1

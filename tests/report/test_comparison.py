@@ -1,0 +1,309 @@
+"""Comparisons: every number against a slow recomputation from the files, and what is left out of it."""
+
+from dataclasses import fields, replace
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+
+from canonxai.errors import UserError
+from canonxai.report.cells import read_study
+from canonxai.report.comparison import Comparison, Result, Statistics, columns, comparisons, results
+from canonxai.report.report import Report
+from canonxai.report.statistics import interval_by_class, interval_of_mean, p_value
+from canonxai.results.statistics import mean_with_interval
+from tests.report.study import METHODS, MODELS, values_of, write_cell, write_study
+
+LIMITS = {"all": np.inf, "box < 50 %": 0.5, "box < 25 %": 0.25}
+METRICS = {"localization": True, "input_perturbation": True, "distance": None}
+
+
+def compare(folder, **statistics):
+    return comparisons(read_study([folder]), Statistics(**statistics))
+
+
+def row(rows, **keys):
+    (found,) = [row for row in rows if all(getattr(row, key) == value for key, value in keys.items())]
+    return found
+
+
+def compare_pair(folder, original, canonized, statistics=None, **options):
+    """The comparison of localization over all images of one pair with these values."""
+    for canonize, values in enumerate(np.broadcast_arrays(original, canonized)):
+        write_cell(folder, canonize=bool(canonize), values={"localization": values}, **options)
+    return row(compare(folder, **(statistics or {})), metric="localization", stratum="all")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study in which some values are not defined."""
+    folder = write_study(tmp_path_factory.mktemp("study"), methods=METHODS[:3])
+    for canonize, holes in [(False, [0, 3, 4]), (True, [3, 8])]:
+        values = values_of("resnet18", "ebp", canonize)
+        values["localization"][holes] = np.nan
+        write_cell(folder, method="ebp", canonize=canonize, values=values)
+    return read_study([folder])
+
+
+@pytest.fixture(scope="module")
+def rows(study):
+    return comparisons(study, Statistics())
+
+
+def table(cell):
+    frame = pq.read_table(cell.folder / "samples.parquet").to_pydict()
+    return [dict(zip(frame, values, strict=True)) for values in zip(*frame.values(), strict=True)]
+
+
+def both_defined(pair, metric, stratum):
+    """The values of original and canonized and the labels, image by image, from the files."""
+    twins = {sample["sample_id"]: sample for sample in table(pair.canonized)}
+    found = [
+        (sample[metric], twins[sample["sample_id"]][metric], sample["label"])
+        for sample in table(pair.original)
+        if sample["box_fraction"] < LIMITS[stratum]
+    ]
+    kept = [values for values in found if None not in values]
+    return (*np.array(kept).T, len(found) - len(kept))
+
+
+# results
+
+
+def test_results_are_the_means_of_every_cell_metric_and_stratum(study):
+    found = results(study)
+    assert len(found) == len(study.cells) * len(METRICS) * len(LIMITS)
+    for cell in study.cells:
+        for metric in METRICS:
+            for stratum, limit in LIMITS.items():
+                values = [sample[metric] for sample in table(cell) if sample["box_fraction"] < limit]
+                defined = [value for value in values if value is not None]
+                one = row(found, cell=cell.name, metric=metric, stratum=stratum)
+                assert (one.images, one.undefined) == (len(defined), len(values) - len(defined))
+                assert one.mean == pytest.approx(np.mean(defined)) and one.low <= one.mean <= one.high
+                assert (one.model, one.method, one.title, one.state) == (
+                    cell.model,
+                    cell.method,
+                    cell.title,
+                    cell.state,
+                )
+                assert one.higher_is_better is METRICS[metric]
+
+
+def test_results_are_what_the_cells_own_summaries_say(study):
+    for one in results(study):
+        cell = next(cell for cell in study.cells if cell.name == one.cell)
+        expected = cell.summary["metrics"][one.metric]["strata"][one.stratum]
+        assert (one.mean, one.low, one.high, one.images, one.undefined) == tuple(
+            expected[key] for key in ("mean", "low", "high", "n", "undefined")
+        )
+
+
+# comparisons
+
+
+def test_there_is_a_row_for_every_pair_metric_and_stratum(study, rows):
+    assert len(rows) == len(MODELS) * 3 * len(METRICS) * len(LIMITS)
+    assert len({(r.model, r.method, r.metric, r.stratum) for r in rows}) == len(rows)
+    assert {r.state for r in rows} == {"canonized"}
+
+
+def test_every_number_is_that_of_a_slow_recomputation(study, rows):
+    for pair in study.pairs:
+        for metric, direction in METRICS.items():
+            for stratum in LIMITS:
+                original, canonized, _, undefined = both_defined(pair, metric, stratum)
+                difference = canonized - original
+                cell = pair.canonized
+                found = row(rows, model=cell.model, method=cell.method, metric=metric, stratum=stratum)
+                assert (found.images, found.undefined) == (len(difference), undefined)
+                assert found.difference == pytest.approx(difference.mean(), abs=1e-15)
+                for side, values in (("original", original), ("canonized", canonized)):
+                    expected = mean_with_interval(values)
+                    assert getattr(found, side) == pytest.approx(values.mean())
+                    assert getattr(found, f"{side}_low") == expected.low
+                    assert getattr(found, f"{side}_high") == expected.high
+                assert (found.low, found.high) == pytest.approx(tuple(interval_of_mean(difference)))
+                if not difference.any():
+                    assert (found.cohens_d, found.low, found.high, found.effect) == (0, 0, 0, "equal")
+                else:
+                    assert found.cohens_d == pytest.approx(difference.mean() / difference.std(ddof=1))
+                if direction is None:
+                    assert found.p is found.p_holm is found.probability_better is None
+                elif difference.any():
+                    assert found.p == pytest.approx(stats.wilcoxon(difference).pvalue)
+                    assert found.probability_better == (difference > 0).mean()
+                else:
+                    assert (found.p, found.probability_better) == (1, 0.5)
+
+
+def test_what_one_side_does_not_define_is_counted_and_never_in_a_mean(study, rows):
+    found = row(rows, model="resnet18", method="ebp", metric="localization", stratum="all")
+    assert (found.images, found.undefined) == (36, 4)
+    numbers = [getattr(r, f.name) for r in rows for f in fields(r) if isinstance(getattr(r, f.name), float)]
+    assert np.isfinite(numbers).all()
+    cell = row(results(study), model="resnet18", method="ebp", state="original", metric="localization", stratum="all")
+    assert (cell.images, cell.undefined) == (37, 3)
+
+
+def test_strata_hold_the_images_with_smaller_boxes_only(tmp_path):
+    box = np.array([0.1, 0.2, 0.25, 0.3, 0.49, 0.5, 0.51, 0.9])
+    values = 10.0 ** np.arange(8)
+    compare_pair(tmp_path, 0.0, values, box_fraction=box)
+    rows = compare(tmp_path)
+    found = {r.stratum: (r.images, r.canonized) for r in rows}
+    assert found == {
+        "all": (8, pytest.approx(11_111_111 / 8)),
+        "box < 50 %": (5, pytest.approx(11_111 / 5)),
+        "box < 25 %": (2, pytest.approx(11 / 2)),
+    }
+
+
+def test_holm_corrects_for_all_tests_of_the_study(rows):
+    tested = [r for r in rows if r.p is not None]
+    assert len(tested) == len(MODELS) * 3 * 2 * len(LIMITS)
+    largest, ordered = 0.0, sorted(tested, key=lambda r: r.p)
+    for rank, r in enumerate(ordered):
+        largest = max(largest, min(1, r.p * (len(tested) - rank)))
+        assert r.p_holm == pytest.approx(largest)
+
+
+def test_the_same_pair_is_judged_more_strictly_in_a_larger_study(tmp_path):
+    write_study(tmp_path / "small", models=["resnet18"], methods=["ebp"])
+    write_study(tmp_path / "large", models=["resnet18"], methods=METHODS)
+    small, large = (row(compare(tmp_path / name), method="ebp", metric="localization", stratum="all")
+                    for name in ("small", "large"))  # fmt: skip
+    assert small.p == large.p and small.p_holm < large.p_holm
+
+
+# effects in words
+
+UP = np.linspace(0.1, 0.3, 20)
+NOISE = np.random.default_rng(0).normal(0, 0.1, 20)
+
+
+@pytest.mark.parametrize(
+    ("direction", "difference", "effect"),
+    [
+        (True, UP, "better"), (True, -UP, "worse"), (False, UP, "worse"), (False, -UP, "better"),
+        (None, UP, "no direction"), (None, -UP, "no direction"), (True, NOISE, "undecided"),
+        (False, NOISE, "undecided"), (True, 0.0, "equal"), (False, 0.0, "equal"), (None, 0.0, "equal"),
+        (True, 1e-14, "equal"), (True, 0.2, "better"), (False, 0.2, "worse"), (True, np.nan, "undefined"),
+        (None, np.nan, "undefined"),
+    ],
+)  # fmt: skip
+def test_an_effect_in_words(tmp_path, direction, difference, effect):
+    options = {"higher_is_better": {"localization": direction}, "box_fraction": 0.6, "sample_id": np.arange(20)}
+    found = compare_pair(tmp_path, 0.5, 0.5 + np.asarray(difference), **options)
+    assert found.effect == effect
+    if direction is False and effect in ("better", "worse"):
+        assert found.probability_better == float(effect == "better")
+        assert np.sign(found.difference) == (1 if effect == "worse" else -1)  # it stays canonized minus original
+
+
+def test_an_interval_without_a_significant_test_is_no_effect(tmp_path):
+    found = compare_pair(tmp_path, 0.5, 0.5 + UP[:4], box_fraction=0.6)
+    assert found.low > 0 and found.p == 0.125
+    assert found.effect == "undecided"
+
+
+def test_a_significant_test_without_an_interval_is_no_effect(tmp_path):
+    difference = np.array([*UP, *UP, -4.5])  # the ranks say up, the mean is carried away by one image
+    found = compare_pair(tmp_path, 0.5, 0.5 + difference, box_fraction=0.6)
+    assert found.p_holm < 0.001 and found.low < 0 < found.high
+    assert found.effect == "undecided"
+
+
+@pytest.mark.parametrize("test", ["wilcoxon", "sign_flip"])
+@pytest.mark.parametrize("resample", ["image", "class"])
+@pytest.mark.parametrize("difference", [0.3, 0.0])
+def test_one_image_has_a_difference_and_nothing_is_decided(tmp_path, test, resample, difference):
+    found = compare_pair(tmp_path, [0.5], [0.5 + difference], {"test": test, "resample": resample})
+    assert (found.images, found.difference, found.p) == (1, pytest.approx(difference), 1.0)
+    assert found.low is found.high is found.cohens_d is None
+    assert found.effect == "undecided"
+
+
+def test_a_stratum_without_images_is_undefined(tmp_path):
+    compare_pair(tmp_path, [0.5, 0.6], [0.7, 0.8], box_fraction=0.6)
+    found = row(compare(tmp_path), stratum="box < 25 %")
+    assert (found.images, found.undefined, found.difference, found.p, found.effect) == (0, 0, None, None, "undefined")
+
+
+def test_equal_maps_up_to_rounding_are_equal_and_not_tested(tmp_path):
+    values = np.random.default_rng(0).uniform(size=40)
+    found = compare_pair(tmp_path, values, values * (1 + 4e-16) + 1e-16)
+    assert (found.difference, found.low, found.high, found.p, found.effect) == (0, 0, 0, 1.0, "equal")
+
+
+# how it is judged
+
+
+def test_the_chosen_test_and_what_is_drawn_are_used(tmp_path):
+    rng = np.random.default_rng(0)
+    label = np.repeat(np.arange(8), 5)
+    difference = rng.normal(0.02, 0.1, 8)[label] + rng.normal(0, 0.05, 40)
+    compare_pair(tmp_path, 0.5, 0.5 + difference, label=label)
+    rows = [row(compare(tmp_path, **statistics), stratum="all")
+            for statistics in ({}, {"test": "sign_flip"}, {"resample": "class"})]  # fmt: skip
+    difference = 0.5 + difference - 0.5
+    by_image, by_class = interval_of_mean(difference), interval_by_class(difference, label)
+    assert rows[0].p == pytest.approx(stats.wilcoxon(difference).pvalue)
+    assert rows[1].p == p_value(difference, "sign_flip") != rows[0].p
+    assert (rows[0].low, rows[0].high) == (rows[1].low, rows[1].high) == pytest.approx(tuple(by_image))
+    assert (rows[2].low, rows[2].high) == pytest.approx(tuple(by_class)) and rows[2].p == rows[0].p
+
+
+@pytest.mark.parametrize("keys", [{"test": "t"}, {"resample": "pixel"}])
+def test_an_unknown_statistic_is_told(keys):
+    with pytest.raises(UserError, match="^report.(test|resample): expected one of"):
+        Statistics(**keys)
+
+
+def test_variants_have_rows_of_their_own(tmp_path):
+    for epsilon in (1e-6, 0.5):
+        for canonize in (False, True):
+            values = {"localization": 0.2 + (canonize * epsilon)}
+            write_cell(tmp_path, canonize=canonize, values=values, settings={"method.epsilon": epsilon})
+    rows = [r for r in compare(tmp_path) if r.stratum == "all"]
+    assert {r.variant: round(r.difference, 9) for r in rows} == {
+        "method.epsilon=1e-06": 1e-6,
+        "method.epsilon=0.5": 0.5,
+    }
+
+
+def test_columns_are_the_rows_by_name(study, rows):
+    found = columns(rows, Comparison)
+    assert list(found) == [f.name for f in fields(Comparison)]
+    assert found["difference"] == [r.difference for r in rows]
+    assert list(columns([], Result)) == [f.name for f in fields(Result)] and set(map(len, found.values())) == {
+        len(rows)
+    }
+
+
+# the study in a sentence
+
+
+def sentence(rows, pairs=1):
+    report = SimpleNamespace(comparisons=rows, study=SimpleNamespace(pairs=[None] * pairs))
+    return Report.sentence.fget(report)
+
+
+def test_the_sentence_counts_effects_over_all_images_and_names_the_largest(rows):
+    text = sentence(rows, pairs=6)
+    counted = [r for r in rows if r.stratum == "all" and r.metric != "distance"]
+    assert text.startswith("6 pairs of canonized and original maps, 12 comparisons over all images: ")
+    for effect in {r.effect for r in counted}:
+        assert f"{sum(r.effect == effect for r in counted)} {effect}" in text
+    largest = max(counted, key=lambda r: abs(r.difference))
+    assert f"The largest: {largest.metric} of LRP-ε on {largest.model}" in text
+    assert f"{largest.original:.3f} → {largest.canonized:.3f} (+{largest.difference:.3f} [" in text
+
+
+def test_the_sentence_of_a_study_without_pairs_and_of_one_that_defines_nothing(rows):
+    assert sentence([]) == "No canonized cell has an original twin: there is nothing to compare."
+    nothing = Comparison(*[""] * 6, "m", "all", True, 0, 3)
+    assert "1 undefined" in sentence([nothing]) and "– → –" in sentence([nothing])
+    assert sentence([replace(rows[0], higher_is_better=None)]).startswith("No canonized")

@@ -1,0 +1,92 @@
+"""The tables of a report on disk: what they hold, and that every format can be read."""
+
+import csv
+import re
+
+import pyarrow.parquet as pq
+import pytest
+
+from canonxai.report.cells import read_study
+from canonxai.report.claims import read_claims
+from canonxai.report.comparison import Statistics
+from canonxai.report.report import Report
+from canonxai.report.tables import _tex, latex, markdown, write_tables
+from tests.report.study import write_study
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    write_study(folder)
+    return Report(read_study([folder]), Statistics(), read_claims("icip2022"))
+
+
+@pytest.fixture(scope="module")
+def folder(report, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tables")
+    write_tables(report, folder)
+    return folder
+
+
+def test_results_have_a_row_for_each_cell_metric_and_stratum(report, folder):
+    rows = pq.read_table(folder / "results.parquet").to_pylist()
+    keys = [(row["cell"], row["metric"], row["stratum"]) for row in rows]
+    assert len(set(keys)) == len(keys) == sum(3 * len(cell.metrics) for cell in report.study.cells)
+    assert rows == [vars(row) for row in report.results]
+
+
+def test_comparison_has_a_row_for_each_pair_metric_and_stratum(report, folder):
+    rows = pq.read_table(folder / "comparison.parquet").to_pylist()
+    assert len(rows) == sum(3 * len(pair.canonized.metrics) for pair in report.study.pairs)
+    assert rows == [vars(row) for row in report.comparisons]
+
+
+@pytest.mark.parametrize("name", ["results", "comparison", "claims"])
+def test_csv_says_the_same_as_parquet(folder, name):
+    with (folder / f"{name}.csv").open(newline="") as file:
+        read = list(csv.DictReader(file))
+    expected = pq.read_table(folder / f"{name}.parquet").to_pylist()
+    assert len(read) == len(expected) > 0
+    for row, told in zip(expected, read, strict=True):
+        for key, value in row.items():
+            if isinstance(value, float):
+                assert float(told[key]) == value
+            else:
+                assert told[key] == (
+                    "" if value is None else str(value).lower() if value in (True, False) else str(value)
+                )
+
+
+def test_claims_are_told_with_every_finding(report, folder):
+    rows = pq.read_table(folder / "claims.parquet").to_pylist()
+    assert len(rows) == sum(len(answer.findings) for answer in report.answers)
+    assert {row["claim"]: row["claim_verdict"] for row in rows} == {a.name: a.verdict.value for a in report.answers}
+
+
+def test_markdown_has_the_means_and_marks_what_is_better(report):
+    text = markdown(report)
+    rows = [r for r in report.comparisons if r.metric == "localization" and r.stratum == "all"]
+    assert {row.effect for row in rows} >= {"better", "equal"}
+    for row in rows:
+        block = text.split(f"{row.model} on {row.data}, original → canonized:")[1].split("original → canonized")[0]
+        (line,) = [line for line in block.splitlines() if line.startswith(f"| {row.title} |")]
+        mark = {"better": "**", "worse": "*"}.get(row.effect, "")
+        assert line.split("|")[2].strip() == f"{mark}{row.original:.3f} → {row.canonized:.3f}{mark}"
+
+
+def test_latex_has_the_differences_and_their_intervals(report):
+    text = latex(report)
+    for row in report.comparisons:
+        if (row.metric, row.stratum) == ("localization", "all") and row.effect == "better":
+            assert rf"$\mathbf{{{row.difference:+.3f}}}\;[{row.low:.3f}, {row.high:.3f}]$" in text
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == len({r.model for r in report.comparisons})
+    columns = {len(re.findall(r"(?<!\\)&", line)) for line in text.splitlines() if line.endswith(r"\\")}
+    assert columns == {4}
+    assert all(ord(character) < 128 for character in text)
+
+
+def test_names_of_strangers_are_escaped_in_latex():
+    assert _tex(r"50 % of a_b & \input{x} $#^~") == (
+        r"50 \% of a\_b \& \textbackslash{}input\{x\} \$\#\textasciicircum{}\textasciitilde{}"
+    )
+    assert _tex("LRP-ε,α2β1,♭") == r"LRP-$\varepsilon$,$\alpha$2$\beta$1,$\flat$"
