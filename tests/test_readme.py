@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from canonxai.report.readme import BEGIN, END, update
+from canonxai.run import run
+
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"^```(bash|python|yaml)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 COMMANDS = [
@@ -15,7 +18,11 @@ COMMANDS = [
 ]
 OURS = [command for command in COMMANDS if command.startswith("python -m canonxai")]
 #: what makes a command small; everything else stays as it is
-SMALL = {"canonxai": ["data.size=2", "trainer=cpu"], "canonxai.train": ["samples=256", "trainer=cpu"]}
+SMALL = {
+    "canonxai": ["data.size=2", "trainer=cpu", "save_maps=1"],
+    "canonxai.train": ["samples=256", "trainer=cpu"],
+    "canonxai.report": [],
+}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +66,7 @@ def test_each_command_runs_as_it_stands(folder, command):
 
 
 def test_the_files_a_run_leaves_are_those_of_the_table(folder):
-    table = re.findall(r"^\| (`.*?`) \|", README, flags=re.MULTILINE)
+    table = re.findall(r"^\| (`.*?`) \|", README.partition("## Next")[0], flags=re.MULTILINE)
     named = {name for row in table for name in re.findall(r"`([\w.]+\.\w+)`", row)}
     assert named == {
         "samples.parquet", "summary.json", "rules.csv", "maps.npz", "maps.png", "config.yaml", "canonxai.log",
@@ -70,3 +77,38 @@ def test_the_files_a_run_leaves_are_those_of_the_table(folder):
             break
     else:
         pytest.fail("no run left a folder")
+
+
+def test_the_files_of_the_report_are_those_of_the_table(folder):
+    table = README.partition("## The report")[2].partition("\n## ")[0]
+    named = re.findall(r"^\| `(.*?)` \|(.*)\|$", table, flags=re.MULTILINE)
+    expected = {"report.html", "figures"}
+    for name, text in named:
+        if name.endswith(".*"):
+            formats = [word for code in re.findall(r"`([a-z ]+)`", text) for word in code.split()]
+            expected |= {name.replace("*", suffix) for suffix in formats}
+    assert {path.name for path in (folder / "multirun" / "paper" / "report").iterdir()} == expected
+    assert len(expected) == 10
+
+
+def test_the_numbers_of_the_study_are_computed_and_not_typed(config, tmp_path):
+    """One of the README's cells again; the table is written from the study's tables by ``make docs``."""
+    summary = run(config("canonize=true", "metric=[localization]", "save_maps=0", "trainer=cpu"), tmp_path)
+    strata = summary["metrics"]["localization"]["strata"]
+    block = README.partition(BEGIN)[2].partition(END)[0].partition("resnet18 on scenes")[2]
+    (line,) = re.findall(r"^\| LRP-ε \|(.*)", block.partition("vgg16_bn")[0], flags=re.MULTILINE)
+    for cell, stratum in zip(line.split("|"), ("all", "box < 25 %"), strict=False):
+        assert cell.strip(" *").endswith(f"→ {strata[stratum]['mean']:.3f}")
+
+
+def test_the_study_is_written_between_its_marks_and_the_pictures_beside(folder, tmp_path):
+    report, readme = folder / "multirun" / "paper" / "report", tmp_path / "README.md"
+    (tmp_path / "docs").mkdir()
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    for _ in range(2):
+        update(report, readme)
+        text = readme.read_text()
+        assert text.startswith(f"before\n{BEGIN}\n") and text.endswith(f"\n{END}\nafter\n") and "old" not in text
+        assert (report / "comparison.md").read_text().strip() in text
+    shown = re.findall(r"\]\(docs/(.*?\.png)\)", README)
+    assert sorted(path.name for path in (tmp_path / "docs").iterdir()) == sorted(shown)

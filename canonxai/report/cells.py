@@ -233,6 +233,8 @@ def read_cell(folder: Path) -> Cell | Problem:
             yaml.safe_load((folder / "config.yaml").read_text()),
             json.loads((folder / "summary.json").read_text()),
         )
+        if missing := cell._column("sample_id").null_count:
+            return Problem("damaged", name, f"{missing} rows have no sample_id")
         rows, distinct = len(cell.sample_id), len(np.unique(cell.sample_id))
         _ = [cell.column(column) for column in (*COLUMNS, *cell.metrics)]
         for curve, axis in cell.curves.items():

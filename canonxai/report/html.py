@@ -33,6 +33,7 @@ from canonxai.results.statistics import RESAMPLES
 LONGEST_SIDE = 160  #: of a map, in pixels
 POINTS = 2_000  #: images of one pair in the scatter plot; fewer if there are many pairs
 POINTS_IN_ALL = 500_000
+MAPS_IN_ALL = 5_000  #: of a cell, at least one
 OPEN_PROBLEMS = 5  #: more are collapsed
 _MISSING = object()
 
@@ -92,7 +93,7 @@ def _data(report: Report) -> dict[str, Any]:
 
     entries = sorted(_entries(report.study), key=place)
     limit = min(POINTS, POINTS_IN_ALL // max(1, len(report.study.pairs)))
-    maps = _Maps()
+    maps = _Maps(max(1, MAPS_IN_ALL // len(report.study.cells)))
     sets: dict[bytes, dict[str, Any]] = {}
     told = [
         {
@@ -204,11 +205,15 @@ def _numbers(values: Iterable[float], digits: int = 4) -> list[float | None]:
 class _Maps:
     """The kept maps of cells as small pictures, and the samples that they belong to.
 
+    Args:
+        limit: how many maps of a cell, the first ones.
+
     Attributes:
         samples: each image once, though all cells of a study keep it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self.samples: list[dict[str, Any]] = []
         self._pictures: dict[str, int] = {}
         self._places: dict[tuple[str, int, str], int] = {}
@@ -237,7 +242,7 @@ class _Maps:
         if not path.is_file():
             return {}
         with np.load(path, allow_pickle=False) as file:
-            arrays = [file[name] for name in ("sample_id", "label", "image", "box", "heatmap")]
+            arrays = [file[name][: self._limit] for name in ("sample_id", "label", "image", "box", "heatmap")]
         return {
             self._place(data, *sample): (heatmap, self._picture(heatmap))
             for *sample, heatmap in zip(*arrays, strict=True)

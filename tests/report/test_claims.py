@@ -223,8 +223,8 @@ def test_mixed_is_judged_over_all_networks_at_once(tmp_path):
 
 
 def test_every_variant_is_judged_by_itself_and_against_rivals_of_the_same_run(tmp_path):
-    for seed, change in ((0, 3 * UP), (1, 0.2 * UP)):
-        write_cells(tmp_path, {"lrp_eps": change, "ebp": UP}, settings={"seed": seed})
+    for seed, mine, rival in ((0, UP, 0.2 * UP), (1, 2 * UP, 3 * UP)):
+        write_cells(tmp_path, {"lrp_eps": mine, "ebp": rival}, settings={"seed": seed})
     answer = ask(tmp_path, MOST)
     assert sorted((f.network, f.verdict.value) for f in answer.findings) == [
         ("scenes/resnet18 (data.seed=0, seed=0)", "confirmed"),
