@@ -15,6 +15,7 @@ from canonxai.canonizers import Agreement, canonization_agreement
 from canonxai.config import Target
 from canonxai.data import Batch
 from canonxai.errors import UserError, check
+from canonxai.memo import OriginalMaps
 from canonxai.metrics import Explanation, Metric, heatmap
 from canonxai.models.normalization import Normalization
 
@@ -46,6 +47,7 @@ class Explainer(LightningModule):
         batch_size: images in one forward of a perturbation test.
         verify: how many images, from the first on, are used to prove that the canonizer leaves the logits unchanged.
         tolerance: largest relative difference of the logits, in either precision, at which the run goes on.
+        originals: where maps of the original network are kept.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Explainer(LightningModule):
         batch_size: int = 256,
         verify: int = 64,
         tolerance: float = 1e-4,
+        originals: OriginalMaps | None = None,
     ) -> None:
         super().__init__()
         check(batch_size >= 1, "perturbation.batch_size", "an integer >= 1", batch_size)
@@ -76,6 +79,7 @@ class Explainer(LightningModule):
         self.canonizers = [] if canonizer is None else [canonizer]
         self.target, self.seed, self.batch_size = target, seed, batch_size
         self.verify, self.tolerance = verify, tolerance
+        self.originals = originals or OriginalMaps(memory=0)
         self.verified = 0
         self.agreement: dict[str, Agreement] = {}
 
@@ -91,11 +95,11 @@ class Explainer(LightningModule):
 
         target = batch["label"] if self.target is Target.label else logits.argmax(1)
         query = self.query(batch["image"], target, batch["sample_id"])
-        attribution = self.method(query, self.canonizers)
-        _check_finite("method", "relevance", attribution, batch["sample_id"])
         original = None
-        if any(metric.needs_original for metric in self.metrics.values()):
-            original = self.method(query) if self.canonizers else attribution
+        if not self.canonizers or any(metric.needs_original for metric in self.metrics.values()):
+            original = self._original(query)
+        attribution = self.method(query, self.canonizers) if original is None or self.canonizers else original
+        _check_finite("method", "relevance", attribution, batch["sample_id"])
 
         explanation = Explanation(
             sample_id=batch["sample_id"],
@@ -133,6 +137,10 @@ class Explainer(LightningModule):
         """The question that the method answers for a batch of images."""
         input, (low, high) = self.normalize(image, self.precision), self.normalize.bounds(self.precision)
         return Query(self.explained, input, target, low, high, sample_id, self.seed)
+
+    def _original(self, query: Query) -> Float[Tensor, "batch channels height width"]:
+        key = (*query.sample_id.tolist(), str(query.input.device))
+        return self.originals.get(key, lambda: self.method(query), keep=bool(self.canonizers))
 
     def _predict(self, image: UInt8[Tensor, "n channels height width"]) -> Float[Tensor, "n classes"]:
         logits: Tensor = self.model(self.normalize(image, self.model_dtype))

@@ -28,6 +28,7 @@ from canonxai.config import Method as MethodSchema
 from canonxai.data import DataModule
 from canonxai.errors import UserError, check, check_choice
 from canonxai.explainer import Explainer
+from canonxai.memo import OriginalMaps
 from canonxai.metrics import Metric
 from canonxai.models.build import build_network
 from canonxai.models.normalization import Normalization
@@ -38,7 +39,9 @@ from canonxai.results.store import Store, StoreWriter, sample_schema, writing
 from canonxai.results.summary import print_summary, summarize
 
 log = logging.getLogger(__name__)
+ORIGINALS = OriginalMaps()  #: shared by the cells of a multirun
 PRECISIONS = {32: torch.float32, 64: torch.float64}
+MAPS_DEPEND_ON = ["seed", "precision", "perturbation", "target", "data", "model", "method"]
 PACKAGES = ("canonxai", "torch", "torchvision", "zennit", "pytorch-lightning", "hydra-core", "numpy", "scipy")
 
 
@@ -130,6 +133,7 @@ def build_explainer(cfg: DictConfig, metrics: dict[str, Metric]) -> Explainer:
         canonizer = build(cfg.canonizer, "canonizer", Canonizer)
         options = {"verify": cfg.canonizer.verify, "tolerance": cfg.canonizer.tolerance}
     method: Method = build(cfg.method, "method", MethodSchema)
+    ORIGINALS.open(OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, MAPS_DEPEND_ON), resolve=True))
     return Explainer(
         build_network(cfg.model).to(PRECISIONS[cfg.perturbation.precision]),
         Normalization(cfg.data.mean, cfg.data.std),
@@ -140,6 +144,7 @@ def build_explainer(cfg: DictConfig, metrics: dict[str, Metric]) -> Explainer:
         precision=PRECISIONS[cfg.precision],
         seed=cfg.seed,
         batch_size=cfg.perturbation.batch_size,
+        originals=ORIGINALS,
         **options,
     )
 

@@ -75,7 +75,7 @@ def _comparison_table(rows: Sequence[Comparison]) -> Table:
     for row in rows:
         table.add_row(
             Text(row.metric), Text(row.model), Text(row.title), format_number(row.original),
-            format_number(row.canonized), Text(format_difference(row)), "–" if row.p_holm is None else f"{row.p_holm:.1e}",
-            row.effect,
+            format_number(row.canonized), Text(format_difference(row)),
+            "–" if row.p_holm is None else f"{row.p_holm:.1e}", row.effect,
         )  # fmt: skip
     return table

@@ -17,7 +17,7 @@ TYPES: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float | None
 
 
 def write_tables(report: Report, folder: Path) -> None:
-    """Writes ``results``, ``comparison`` and ``claims`` as Parquet and CSV, and the study's table as LaTeX and Markdown.
+    """Writes ``results``, ``comparison`` and ``claims`` as Parquet and CSV, the study's table as LaTeX and Markdown.
 
     ``results`` is tidy, one row a cell x metric x stratum; ``comparison`` has one a pair x metric x stratum.
     """
