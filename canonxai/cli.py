@@ -53,11 +53,14 @@ def job(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
 
     @functools.wraps(task)
     def wrapper(cfg: DictConfig) -> Any:
+        hydra_config = HydraConfig.get()
+        if hydra_config.mode == RunMode.RUN and hydra_config.sweeper.get("params"):
+            log.info("this experiment is a grid of cells, and this is one of them; for all add -m")
         try:
             return task(cfg)
         except MISTAKES as error:
             log.error(message(error))
-            if FULL_ERROR or HydraConfig.get().mode == RunMode.MULTIRUN:
+            if FULL_ERROR or hydra_config.mode == RunMode.MULTIRUN:
                 raise
             raise SystemExit(1) from error
 

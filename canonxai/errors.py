@@ -1,6 +1,9 @@
 """The one kind of error that a user's mistake raises, and the checks that raise it."""
 
-from collections.abc import Collection
+import functools
+import os
+import sys
+from collections.abc import Callable, Collection
 from typing import Any
 
 
@@ -17,3 +20,23 @@ def check(condition: bool, argument: str, expected: str, got: Any, hint: str = "
 def check_choice(argument: str, got: Any, choices: Collection[Any]) -> None:
     """Raises a :class:`UserError` that names the choices unless ``got`` is one of them."""
     check(got in choices, argument, f"one of {', '.join(map(str, choices))}", got)
+
+
+def told(main: Callable[[list[str] | None], None]) -> Callable[[list[str] | None], int]:
+    """Makes a command tell a user's mistake in one line; it returns the exit code.
+
+    ``HYDRA_FULL_ERROR=1`` shows the traceback instead, as for the main command.
+    """
+
+    @functools.wraps(main)
+    def wrapper(arguments: list[str] | None = None) -> int:
+        try:
+            main(arguments)
+        except (UserError, OSError) as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            return 1
+        return 0
+
+    return wrapper

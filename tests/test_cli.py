@@ -131,3 +131,8 @@ def test_a_full_disk_stops_the_run_with_one_line_and_keeps_what_was_written(tmp_
     assert "Traceback" not in done.stderr
     parts = [pq.read_table(path) for path in sorted((folder / "parts").glob("*.parquet"))]
     assert [part["sample_id"].to_pylist() for part in parts] == [[0], [1], [2], [3]]
+
+
+def test_one_cell_of_an_experiment_says_that_there_are_more(cli):
+    assert "for all add -m" in cli("experiment=paper", "save_maps=0", *TINY).stderr
+    assert "for all add -m" not in cli("save_maps=0", *TINY).stderr

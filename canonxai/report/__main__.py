@@ -2,15 +2,15 @@
 
 import argparse
 import logging
-import os
 import sys
 from pathlib import Path
 
-from canonxai.errors import UserError
+from canonxai.errors import told
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Writes the report; a user's mistake is told in one line, with exit code 1."""
+@told
+def main(arguments: list[str] | None = None) -> None:
+    """Writes the report."""
     parser = argparse.ArgumentParser(prog="python -m canonxai.report", description="Compares canonized and original.")
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="FOLDER", help="a study, as multirun/paper, or several"
@@ -31,16 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     output = chosen.output or chosen.folders[0] / "report"
     options = Options(chosen.test, chosen.resample, chosen.claims, chosen.samples)
-    try:
-        report = build_report(chosen.folders, output, options, {} if chosen.wandb else None)
-    except (UserError, OSError) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    report = build_report(chosen.folders, output, options, {} if chosen.wandb else None)
     print_report(report, output, Console(width=None if sys.stdout.isatty() else 140))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(None))

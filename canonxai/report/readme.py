@@ -1,11 +1,12 @@
 """The README's study, generated: ``python -m canonxai.report.readme REPORT README``."""
 
+import argparse
 import re
 import shutil
 import sys
 from pathlib import Path
 
-from canonxai.errors import UserError
+from canonxai.errors import UserError, told
 from canonxai.report.tables import rows_of
 
 BEGIN, END = "<!-- study: written by make docs, not by hand -->", "<!-- end of study -->"
@@ -47,5 +48,15 @@ def update(report: Path, readme: Path) -> None:
         shutil.copy(picture, readme.parent / "docs" / f"{re.sub(r'-[0-9]+$', '', picture.stem)}.png")
 
 
+@told
+def main(arguments: list[str] | None = None) -> None:
+    """Puts a report into a README."""
+    parser = argparse.ArgumentParser(prog="python -m canonxai.report.readme")
+    parser.add_argument("report", type=Path, help="the folder of a report")
+    parser.add_argument("readme", type=Path)
+    chosen = parser.parse_args(arguments)
+    update(chosen.report, chosen.readme)
+
+
 if __name__ == "__main__":
-    update(Path(sys.argv[1]), Path(sys.argv[2]))
+    sys.exit(main(None))

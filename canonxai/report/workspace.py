@@ -4,12 +4,11 @@ Canonized and original cells side by side, by model and method, with the tables 
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from canonxai.errors import UserError, check
+from canonxai.errors import UserError, check, told
 from canonxai.results.loggers import has_key, wandb_settings
 from canonxai.results.summary import STRATA
 
@@ -115,8 +114,9 @@ def save(workspace: Any) -> str:
         raise UserError(f"workspace: expected {server} to save it, got {reason}") from error
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Saves the workspace; a user's mistake is told in one line, with exit code 1."""
+@told
+def main(arguments: list[str] | None = None) -> None:
+    """Saves the workspace."""
     parser = argparse.ArgumentParser(
         prog="python -m canonxai.report.workspace", description="Saves a Weights & Biases workspace for comparisons."
     )
@@ -126,19 +126,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--name", help="of the workspace")
     parser.add_argument("--dry-run", type=Path, metavar="PATH", help="write it as JSON instead; needs no key")
     chosen = parser.parse_args(arguments)
-    try:
-        workspace = build_workspace(chosen.entity, chosen.project, chosen.study, chosen.name)
-        if chosen.dry_run is None:
-            print(save(workspace))
-        else:
-            chosen.dry_run.write_text(spec(workspace))
-    except (UserError, OSError) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    workspace = build_workspace(chosen.entity, chosen.project, chosen.study, chosen.name)
+    if chosen.dry_run is None:
+        print(save(workspace))
+    else:
+        chosen.dry_run.write_text(spec(workspace))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(None))
