@@ -1,0 +1,92 @@
+"""From an image as it is stored to the square that a network sees; boxes and masks go the same way.
+
+The image is resized (bilinear, antialiased, as for torchvision's official weights) and then cropped to or padded to a
+square. A pixel of the square belongs to a box or mask if more than half of it is covered.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+from PIL import Image
+from torch import Tensor
+
+from canonxai.errors import check, check_choice
+
+FITS = ("crop", "pad", "stretch")
+
+
+class Box(NamedTuple):
+    """A rectangle by its edges, in pixels of the stored image; ``right`` and ``bottom`` lie behind the last pixel."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How images become squares of ``crop`` pixels.
+
+    Args:
+        resize: with ``fit=crop``, the shorter side in pixels after resizing, >= ``crop``.
+        crop: side of the square in pixels, >= 1.
+        fit: ``crop`` takes the centre of the resized image; ``pad`` resizes the longer side to ``crop`` and adds grey
+            on both sides; ``stretch`` resizes both sides to ``crop``.
+
+    Raises:
+        UserError: if an argument is out of its range.
+    """
+
+    resize: int = 256
+    crop: int = 224
+    fit: str = "crop"
+
+    def __post_init__(self) -> None:
+        check_choice("data.fit", self.fit, FITS)
+        allowed = f"an integer from 1 to data.resize={self.resize}" if self.fit == "crop" else "an integer >= 1"
+        check(1 <= self.crop <= (self.resize if self.fit == "crop" else self.crop), "data.crop", allowed, self.crop)
+
+    def image(self, image: Image.Image) -> UInt8[Tensor, "3 crop crop"]:
+        """An RGB image as a square."""
+        square = self._square(image, (128, 128, 128))
+        return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+
+    def mask(self, mask: Bool[np.ndarray, "height width"]) -> Bool[Tensor, "crop crop"]:
+        """A mask of an image's own size as a square."""
+        square = self._square(Image.fromarray(mask.astype(np.uint8) * 255), 0)
+        return torch.from_numpy(np.array(square) > 127)
+
+    def boxes(self, boxes: Iterable[Box], size: tuple[int, int]) -> Bool[Tensor, "crop crop"]:
+        """The union of boxes that are drawn on an image of ``size`` (width, height) as a square."""
+        (width, height), (left, top) = self.resized(size), self.offset(size)
+        square = torch.zeros(self.crop, self.crop, dtype=torch.bool)
+        for box in boxes:
+            x0, x1 = (round(edge * width / size[0]) + left for edge in (box.left, box.right))
+            y0, y1 = (round(edge * height / size[1]) + top for edge in (box.top, box.bottom))
+            square[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = True
+        return square
+
+    def resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height after resizing."""
+        if self.fit == "stretch":
+            return self.crop, self.crop
+        if self.fit == "pad":
+            scale = self.crop / max(size)
+            return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+        scale = self.resize / min(size)
+        return max(self.resize, round(size[0] * scale)), max(self.resize, round(size[1] * scale))
+
+    def offset(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Where the resized image's upper left corner lies in the square: negative where it is cropped."""
+        width, height = self.resized(size)
+        return -round((width - self.crop) / 2), -round((height - self.crop) / 2)
+
+    def _square(self, image: Image.Image, fill: int | tuple[int, int, int]) -> Image.Image:
+        square = Image.new(image.mode, (self.crop, self.crop), fill)
+        square.paste(image.resize(self.resized(image.size), Image.Resampling.BILINEAR), self.offset(image.size))
+        return square

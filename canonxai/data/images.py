@@ -1,0 +1,188 @@
+"""Data sets of image files with annotated objects: what they share.
+
+A data set names its images and objects (:class:`Annotated`) and what it left out (:class:`Excluded`); selection,
+decoding and geometry are here. ``sample_id`` is the place in the full list, so it does not depend on the selection.
+"""
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset
+
+from canonxai.data.base import Sample
+from canonxai.data.geometry import Box, Geometry
+from canonxai.errors import UserError, check
+
+log = logging.getLogger(__name__)
+MAX_PIXELS = 100_000_000  #: larger images are taken for decompression bombs
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """One image and its objects of one class: one evaluation.
+
+    Attributes:
+        image: the file.
+        label: the class.
+        boxes: of the objects of this class, at least one.
+        size: width and height of the image that the boxes are drawn on; ``None`` for those of the file.
+        mask: whatever :meth:`AnnotatedImages.read_mask` needs; ``None`` where only boxes are known.
+    """
+
+    image: Path
+    label: int
+    boxes: tuple[Box, ...]
+    size: tuple[int, int] | None = None
+    mask: Hashable = None
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """What was left out, and why; ``reason`` is one of few words, so that it can be counted."""
+
+    file: str
+    reason: str
+    detail: str = ""
+
+
+class ImageError(Exception):
+    """A file that cannot be used as an image."""
+
+
+class AnnotatedImages(Dataset[Sample]):
+    """Images with annotated objects, decoded when they are needed.
+
+    Args:
+        annotated: all evaluations, in an order that depends on nothing but the files.
+        excluded: what was found but cannot be evaluated.
+        classes: names of the labels.
+        geometry: from the image to the network's square.
+        max_samples: how many at most, >= 1; ``None`` for all.
+        per_class: how many of each class at most, >= 1; ``None`` for all.
+        shuffle_seed: which are taken then: the first ones, or with a seed those first in an order drawn by it.
+
+    Raises:
+        UserError: if nothing is left, or an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        annotated: Sequence[Annotated],
+        excluded: Sequence[Excluded],
+        classes: Sequence[str],
+        geometry: Geometry,
+        max_samples: int | None = None,
+        per_class: int | None = None,
+        shuffle_seed: int | None = None,
+    ) -> None:
+        for name, value in (("max_samples", max_samples), ("per_class", per_class)):
+            check(value is None or value >= 1, f"data.{name}", "null or an integer >= 1", value)
+        check(shuffle_seed is None or shuffle_seed >= 0, "data.shuffle_seed", "null or an integer >= 0", shuffle_seed)
+        inside = [i for i, sample in enumerate(annotated) if _is_inside(sample, geometry)]
+        cropped = [annotated[i] for i in sorted(set(range(len(annotated))) - set(inside))]
+        self.excluded = [*excluded, *(Excluded(str(sample.image), "object outside of the crop") for sample in cropped)]
+        self.classes, self.geometry = list(classes), geometry
+        self.annotated = annotated
+        self.ids = select([annotated[i].label for i in inside], inside, max_samples, per_class, shuffle_seed)
+        reasons = Counter(entry.reason for entry in self.excluded)
+        told = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
+        log.info("data: %d images with objects%s", len(self.ids), f"; left out: {told}" if told else "")
+        check(len(self.ids) > 0, "data", "images with objects of the chosen classes", told or "none")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.annotated[self.ids[index]]
+        try:
+            image = read_image(sample.image)
+        except ImageError as error:
+            raise UserError(f"data: expected an image, got {str(sample.image)!r} ({error}).") from error
+        box = self.geometry.boxes(sample.boxes, sample.size or image.size)
+        mask = self.read_mask(sample)
+        return {
+            "sample_id": self.ids[index],
+            "image": self.geometry.image(image),
+            "label": sample.label,
+            "box": box,
+            "mask": box if mask is None else self.geometry.mask(mask),
+        }
+
+    def read_mask(self, sample: Annotated) -> Bool[np.ndarray, "height width"] | None:
+        """The objects themselves, in pixels of the image; nothing where only boxes are known."""
+        return None
+
+
+def select(
+    labels: Sequence[int],
+    ids: Sequence[int],
+    max_samples: int | None = None,
+    per_class: int | None = None,
+    shuffle_seed: int | None = None,
+) -> list[int]:
+    """Which of ``ids`` are taken, ascending.
+
+    >>> select([0, 0, 1, 0, 1], [10, 11, 12, 13, 14], per_class=1)
+    [10, 12]
+    """
+    order = np.arange(len(ids))
+    if shuffle_seed is not None:
+        order = np.random.default_rng(shuffle_seed).permutation(len(ids))
+    taken: Counter[int] = Counter()
+    chosen = []
+    for i in order.tolist():
+        taken[labels[i]] += 1
+        if per_class is None or taken[labels[i]] <= per_class:
+            chosen.append(ids[i])
+    return sorted(chosen[:max_samples])
+
+
+def read_image(path: Path) -> Image.Image:
+    """An image as RGB, as torchvision reads it: alpha is dropped, the EXIF orientation is not applied.
+
+    Boxes are drawn on the stored pixels, so they would not fit a rotated image. The format is that of the content,
+    whatever the name says. 16-bit grey is scaled to 8 bits.
+
+    Raises:
+        ImageError: if the file is missing, empty, damaged, no image or too large.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.size[0] * image.size[1] > MAX_PIXELS:
+                    raise ImageError(f"{image.size[0]} x {image.size[1]} pixels are more than {MAX_PIXELS}")
+                if image.mode.startswith("I"):  # 16 bits
+                    return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)).convert("RGB")
+                rgb: Image.Image = image.convert("RGB")
+                return rgb
+    except UnidentifiedImageError as error:
+        raise ImageError("empty" if path.stat().st_size == 0 else "no image") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as error:
+        raise ImageError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height from an image's header.
+
+    Raises:
+        ImageError: if there is none.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+        return width, height
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _is_inside(sample: Annotated, geometry: Geometry) -> bool:
+    """Whether something of the objects is left after cropping; unknown, and so yes, without the image's size."""
+    return sample.size is None or bool(geometry.boxes(sample.boxes, sample.size).any())
