@@ -46,6 +46,7 @@ class Data:
     std: list[float] = MISSING
     batch_size: int = MISSING
     num_workers: int = MISSING
+    on_error: str = "exclude"
 
 
 @dataclass
@@ -158,7 +159,7 @@ def options() -> str:
 
 #: keys on which no result depends
 _NO_SETTINGS = ("study", "save_maps", "trainer", "logger", "report", "hydra")
-_NO_SETTINGS_OF = {"data": ("batch_size", "num_workers"), "perturbation": ("batch_size",)}
+_NO_SETTINGS_OF = {"data": ("batch_size", "num_workers", "on_error"), "perturbation": ("batch_size",)}
 
 
 def state(cfg: DictConfig) -> str:

@@ -84,7 +84,9 @@ class Explainer(LightningModule):
         self.agreement: dict[str, Agreement] = {}
 
     @torch.no_grad()
-    def predict_step(self, batch: Batch, batch_idx: int) -> Evaluation:
+    def predict_step(self, batch: Batch, batch_idx: int) -> Evaluation | None:
+        if not len(batch["sample_id"]):  # none of its files could be read
+            return None
         logits = self._predict(batch["image"])
         _check_finite("model", "logits", logits, batch["sample_id"])
         check(

@@ -32,7 +32,7 @@ class ImageProgress(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        self.progress.advance(self.task, len(batch["sample_id"]))
+        self.progress.advance(self.task, len(batch["sample_id"]) + len(batch["excluded"]))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.progress.stop()

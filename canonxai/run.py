@@ -65,7 +65,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     check_choice("perturbation.precision", cfg.perturbation.precision, PRECISIONS)
     started = time.monotonic()
     metrics = build_metrics(cfg)
-    data = DataModule(build(cfg.data, "data", Data), cfg.data.batch_size, cfg.data.num_workers)
+    data = DataModule(build(cfg.data, "data", Data), cfg.data.batch_size, cfg.data.num_workers, cfg.data.on_error)
     explainer = build_explainer(cfg, metrics)
 
     settings = typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
@@ -82,9 +82,11 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     failed = True
     try:
         progress = ImageProgress(f"{cfg.method.title}, {cfg.model.name}, {state(cfg)}", len(data.dataset), console)
-        trainer = build_trainer(cfg, logger, [StoreWriter(store), maps, progress])
+        writer = StoreWriter(store, getattr(data.dataset, "excluded", ()))
+        trainer = build_trainer(cfg, logger, [writer, maps, progress])
         trainer.predict(explainer, datamodule=data, return_predictions=False)
-        check(store.rows == len(data.dataset), "trainer", f"all {len(data.dataset)} images to be explained", store.rows)
+        expected = len(data.dataset) - writer.unreadable
+        check(store.rows == expected, "trainer", f"all {expected} images to be explained", store.rows)
         store.finish()
         seconds = time.monotonic() - started
         summary = {
@@ -97,6 +99,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             "canonize": cfg.canonize,
             "state": state(cfg),
             **summarize(store, metrics),
+            "excluded": len(writer.before) + writer.unreadable,
             "agreement": agreement(explainer),
             "seconds": seconds,
             "images_per_second": len(data.dataset) / seconds,
@@ -173,7 +176,7 @@ def build_trainer(cfg: DictConfig, logger: Any, callbacks: list[Any]) -> Trainer
 
 def write_rules(folder: Path, explainer: Explainer, data: DataModule) -> None:
     """Writes ``rules.csv``, the rule of every layer, and tells the counts in one line."""
-    sample = data.dataset[0]
+    sample = data.first()
     query = explainer.query(sample["image"][None], torch.tensor([sample["label"]]), torch.tensor([sample["sample_id"]]))
     composite = explainer.method.composite(query, explainer.canonizers)
     layers = rule_table(explainer.explained, composite, explainer.canonizers)

@@ -25,7 +25,7 @@ def run(callback, sizes, is_global_zero=True):
     trainer = Mock(Trainer, is_global_zero=is_global_zero)
     callback.on_predict_start(trainer, MODULE)
     for index, size in enumerate(sizes):
-        callback.on_predict_batch_end(trainer, MODULE, None, {"sample_id": torch.zeros(size)}, index)
+        callback.on_predict_batch_end(trainer, MODULE, None, {"sample_id": torch.zeros(size), "excluded": []}, index)
 
 
 def test_images_are_counted_and_not_batches(progress):

@@ -4,15 +4,17 @@ A data set is a class with ``__len__``, ``__getitem__`` (a :class:`Sample`) and 
 space (uint8), because perturbation and the box bounds of LRP are defined there. Normalisation happens on the device.
 """
 
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int64, UInt8
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from canonxai.errors import check
+from canonxai.errors import UserError, check, check_choice
 
 
 class Sample(TypedDict):
@@ -25,14 +27,30 @@ class Sample(TypedDict):
     mask: Bool[Tensor, "height width"]  #: the object itself; equals ``box`` where only boxes are known
 
 
+@dataclass(frozen=True)
+class Excluded:
+    """A file that was left out.
+
+    Attributes:
+        file: its path.
+        reason: why, in few words, so that it can be counted.
+        detail: more of it.
+    """
+
+    file: str
+    reason: str
+    detail: str = ""
+
+
 class Batch(TypedDict):
-    """Samples stacked by torch's default collation."""
+    """Samples stacked by torch's default collation, and what could not be read of the batch's files."""
 
     sample_id: Int64[Tensor, " batch"]
     image: UInt8[Tensor, "batch 3 height width"]
     label: Int64[Tensor, " batch"]
     box: Bool[Tensor, "batch height width"]
     mask: Bool[Tensor, "batch height width"]
+    excluded: list[tuple[str, str, str]]  #: fields of :class:`Excluded`
 
 
 @runtime_checkable
@@ -43,7 +61,7 @@ class LocalizationDataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Sample: ...
+    def __getitem__(self, index: int) -> Sample | Excluded: ...
 
 
 class DataModule(LightningDataModule):
@@ -53,15 +71,44 @@ class DataModule(LightningDataModule):
         dataset: the samples to predict on.
         batch_size: samples a batch; results do not depend on it.
         num_workers: loading processes; results do not depend on it.
+        on_error: what happens to a file that cannot be read: ``exclude`` it, to be counted and listed, or ``raise``.
     """
 
-    def __init__(self, dataset: LocalizationDataset, batch_size: int, num_workers: int) -> None:
+    def __init__(
+        self, dataset: LocalizationDataset, batch_size: int, num_workers: int, on_error: str = "exclude"
+    ) -> None:
         super().__init__()
+        check_choice("data.on_error", on_error, ("exclude", "raise"))
         check(batch_size >= 1, "data.batch_size", "an integer >= 1", batch_size)
         check(num_workers >= 0, "data.num_workers", "an integer >= 0", num_workers)
         self.dataset = dataset
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.on_error = on_error
+
+    def first(self) -> Sample:
+        """The first sample that can be read.
+
+        Raises:
+            UserError: if there is none.
+        """
+        for index in range(len(self.dataset)):
+            if not isinstance(sample := self.dataset[index], Excluded):
+                return sample
+        raise UserError(f"data: expected images, got {len(self.dataset)} files that cannot be read.")
+
+    def collate(self, samples: Sequence[Sample | Excluded]) -> Batch:
+        """A batch of what could be read; it may be empty."""
+        excluded = [sample for sample in samples if isinstance(sample, Excluded)]
+        if excluded and self.on_error == "raise":
+            file, reason, detail = astuple(excluded[0])
+            raise UserError(
+                f"data: expected readable files, got {file!r} ({reason}: {detail}). Or data.on_error=exclude."
+            )
+        read = [sample for sample in samples if not isinstance(sample, Excluded)]
+        batch: Batch = default_collate(read) if read else {"sample_id": torch.empty(0, dtype=torch.int64)}  # type: ignore[typeddict-item]
+        batch["excluded"] = [astuple(entry) for entry in excluded]
+        return batch
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         dataset: Dataset[Batch] = self.dataset  # type: ignore[assignment]
@@ -69,6 +116,7 @@ class DataModule(LightningDataModule):
             dataset,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
+            collate_fn=self.collate,
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -16,9 +16,9 @@ from jaxtyping import Bool
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
-from canonxai.data.base import Sample
+from canonxai.data.base import Excluded, Sample
 from canonxai.data.geometry import Box, Geometry
-from canonxai.errors import UserError, check
+from canonxai.errors import check
 
 log = logging.getLogger(__name__)
 MAX_PIXELS = 100_000_000  #: larger images are taken for decompression bombs
@@ -43,20 +43,11 @@ class Annotated:
     mask: Hashable = None
 
 
-@dataclass(frozen=True)
-class Excluded:
-    """What was left out, and why; ``reason`` is one of few words, so that it can be counted."""
-
-    file: str
-    reason: str
-    detail: str = ""
-
-
 class ImageError(Exception):
     """A file that cannot be used as an image."""
 
 
-class AnnotatedImages(Dataset[Sample]):
+class AnnotatedImages(Dataset[Sample | Excluded]):
     """Images with annotated objects, decoded when they are needed.
 
     Args:
@@ -99,12 +90,12 @@ class AnnotatedImages(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Sample | Excluded:
         sample = self.annotated[self.ids[index]]
         try:
             image = read_image(sample.image)
         except ImageError as error:
-            raise UserError(f"data: expected an image, got {str(sample.image)!r} ({error}).") from error
+            return Excluded(str(sample.image), "unreadable image", str(error))
         box = self.geometry.boxes(sample.boxes, sample.size or image.size)
         mask = self.read_mask(sample)
         return {

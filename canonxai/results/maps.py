@@ -32,10 +32,10 @@ class MapsWriter(Callback):
         self.pieces: list[dict[str, np.ndarray]] = []
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Evaluation, batch: Batch, batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Evaluation | None, batch: Batch, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        if self.missing > 0:
+        if outputs is not None and self.missing > 0:
             tensors = {
                 "sample_id": batch["sample_id"],
                 "label": batch["label"],

@@ -4,10 +4,12 @@ Each part is written as a temporary file, flushed to the disk and renamed, so it
 that breaks off loses at most the batch in flight. ``samples.parquet`` appears only when all images are done.
 """
 
+import csv
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple, fields
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +17,7 @@ import pyarrow.parquet as pq
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from canonxai.data import Batch
+from canonxai.data import Batch, Excluded
 from canonxai.errors import UserError
 from canonxai.explainer import Evaluation
 from canonxai.metrics import Metric
@@ -114,13 +116,36 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 class StoreWriter(Callback):
-    """Puts each batch of Lightning's predict loop into a store."""
+    """Puts each batch of Lightning's predict loop into a store, and what was left out into ``excluded.csv``.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: where to.
+        excluded: what the data set left out from the beginning.
+    """
+
+    def __init__(self, store: Store, excluded: Sequence[Excluded] = ()) -> None:
         self.store = store
+        self.before, self.unreadable = list(excluded), 0
+        self.path = store.folder / "excluded.csv"
+        self.path.unlink(missing_ok=True)
+        self._tell(map(astuple, excluded))
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Evaluation, batch: Batch, batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Evaluation | None, batch: Batch, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        self.store.write(batch_idx, outputs["columns"])
+        if outputs is not None:
+            self.store.write(batch_idx, outputs["columns"])
+        self._tell(batch["excluded"])
+        self.unreadable += len(batch["excluded"])
+
+    def _tell(self, entries: Iterable[tuple[str, ...]]) -> None:
+        entries = list(entries)
+        if not entries:
+            return
+        with writing(self.store.folder):
+            is_new = not self.path.exists()
+            with self.path.open("a", newline="") as file:
+                table = csv.writer(file)
+                table.writerows([[field.name for field in fields(Excluded)]] if is_new else [])
+                table.writerows(entries)

@@ -83,6 +83,8 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
 def _caption(summary: Mapping[str, Any]) -> str:
     lines = [f"mean [95 % bootstrap interval] (n); accuracy {summary['accuracy']:.3f}, "
              f"{summary['images_per_second']:.0f} images/s"]  # fmt: skip
+    if summary.get("excluded"):
+        lines.append(f"{summary['excluded']} files or annotations left out, see excluded.csv")
     undefined = {name: values["strata"]["all"]["undefined"] for name, values in summary["metrics"].items()}
     lines += [f"{name}: not defined for {count} images, left out" for name, count in undefined.items() if count]
     if agreement := summary["agreement"]:
