@@ -1,11 +1,13 @@
 """From an image as it is stored to the square that a network sees; boxes and masks go the same way.
 
 The image is resized (bilinear, antialiased, as for torchvision's official weights) and then cropped to or padded to a
-square. A pixel of the square belongs to a box or mask if more than half of it is covered.
+square. A pixel of the square belongs to a box if its centre does, and to a mask if the resized mask is at least one
+half there.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil, floor
 from typing import NamedTuple
 
 import numpy as np
@@ -66,9 +68,9 @@ class Geometry:
         (width, height), (left, top) = self.resized(size), self.offset(size)
         square = torch.zeros(self.crop, self.crop, dtype=torch.bool)
         for box in boxes:
-            x0, x1 = (round(edge * width / size[0]) + left for edge in (box.left, box.right))
-            y0, y1 = (round(edge * height / size[1]) + top for edge in (box.top, box.bottom))
-            square[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = True
+            x0, x1 = _pixels(box.left * width / size[0] + left, box.right * width / size[0] + left)
+            y0, y1 = _pixels(box.top * height / size[1] + top, box.bottom * height / size[1] + top)
+            square[y0:y1, x0:x1] = True
         return square
 
     def resized(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -78,8 +80,7 @@ class Geometry:
         if self.fit == "pad":
             scale = self.crop / max(size)
             return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-        scale = self.resize / min(size)
-        return max(self.resize, round(size[0] * scale)), max(self.resize, round(size[1] * scale))
+        return self.resize * size[0] // min(size), self.resize * size[1] // min(size)  # rounded down as by torchvision
 
     def offset(self, size: tuple[int, int]) -> tuple[int, int]:
         """Where the resized image's upper left corner lies in the square: negative where it is cropped."""
@@ -90,3 +91,8 @@ class Geometry:
         square = Image.new(image.mode, (self.crop, self.crop), fill)
         square.paste(image.resize(self.resized(image.size), Image.Resampling.BILINEAR), self.offset(image.size))
         return square
+
+
+def _pixels(first: float, last: float) -> tuple[int, int]:
+    """From which pixel to which one the centres lie between two edges."""
+    return max(ceil(first - 0.5), 0), max(floor(last + 0.5), 0)

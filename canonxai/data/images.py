@@ -7,7 +7,8 @@ decoding and geometry are here. ``sample_id`` is the place in the full list, so 
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,33 +145,40 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         ImageError: if the file is missing, empty, damaged, no image or too large.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if image.size[0] * image.size[1] > MAX_PIXELS:
-                    raise ImageError(f"{image.size[0]} x {image.size[1]} pixels are more than {MAX_PIXELS}")
-                if image.mode.startswith("I"):  # 16 bits
-                    return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)).convert("RGB")
-                rgb: Image.Image = image.convert("RGB")
-                return rgb
-    except UnidentifiedImageError as error:
-        raise ImageError("empty" if path.stat().st_size == 0 else "no image") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as error:
-        raise ImageError(" ".join(str(error).split()) or type(error).__name__) from error
+    with _opened(path) as image:
+        if image.mode.startswith("I"):  # 16 bits
+            grey = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+            return Image.fromarray(grey).convert("RGB")
+        rgb: Image.Image = image.convert("RGB")
+        return rgb
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height from an image's header.
 
     Raises:
-        ImageError: if there is none.
+        ImageError: if the file is missing, empty, no image or too large.
     """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
+    with _opened(path) as image:
+        width, height = image.size
         return width, height
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Opens an image; whatever goes wrong with it is an :class:`ImageError`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's about strange metadata, and about size, which is checked here
+            with Image.open(path) as image:
+                if image.size[0] * image.size[1] > MAX_PIXELS:
+                    raise ImageError(f"{image.size[0]} x {image.size[1]} pixels are more than {MAX_PIXELS}")
+                yield image
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError("empty" if path.stat().st_size == 0 else "no image") from error
+    except Exception as error:  # decoders raise nearly everything on damaged files
         raise ImageError(" ".join(str(error).split()) or type(error).__name__) from error
 
 

@@ -1,0 +1,257 @@
+"""COCO with boxes and instance masks, and any data set whose annotations are written as COCO's.
+
+Lin et al., ECCV 2014, "Microsoft COCO: common objects in context". An image has objects of several classes: each pair
+of an image and a category is one evaluation.
+"""
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+from pycocotools import mask as rle
+
+from canonxai.data.base import Excluded
+from canonxai.data.geometry import Box, Geometry
+from canonxai.data.images import Annotated, AnnotatedImages, ImageError, image_size
+from canonxai.errors import UserError, check, check_choice
+
+log = logging.getLogger(__name__)
+KEEP = ("include", "exclude")
+
+
+class COCO(AnnotatedImages):
+    """Images with instances, one evaluation per (image, category).
+
+    Labels are contiguous, in the order of the category ids: 0 to 79 for the 80 categories of ids 1 to 90. Boxes are
+    clipped to the image. Left out and counted are crowds (``crowd``), boxes outside of the image, images that are
+    missing, unreadable or of another size than the annotations', and pairs with an invalid box or mask.
+
+    Args:
+        root: holds ``annotations/instances_<split><year>.json`` and ``<split><year>``, unless the next two are given.
+        year: of the release.
+        split: ``train`` or ``val``.
+        annotations: the JSON file; ``None`` for that in ``root``.
+        images: the folder of the images; ``None`` for that in ``root``.
+        masks: ``False`` for boxes alone; instances without a segmentation have their box alone, which is told.
+        crowd: ``exclude`` or ``include`` regions that hold many objects.
+        resize, crop, fit: see :class:`canonxai.data.geometry.Geometry`.
+        max_samples, per_class, shuffle_seed: see :class:`canonxai.data.images.AnnotatedImages`.
+
+    Raises:
+        UserError: if a path does not exist, the JSON is not COCO's, nothing is left, or an argument is out of its
+            range.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        year: int = 2017,
+        split: str = "val",
+        annotations: str | None = None,
+        images: str | None = None,
+        masks: bool = True,
+        crowd: str = "exclude",
+        resize: int = 256,
+        crop: int = 224,
+        fit: str = "crop",
+        max_samples: int | None = None,
+        per_class: int | None = None,
+        shuffle_seed: int | None = None,
+    ) -> None:
+        check(root is not None or None not in (annotations, images), "data.root", "a folder", root, _GIVE_PATHS)
+        base = Path(root or ".")
+        file = Path(annotations or base / "annotations" / f"instances_{split}{year}.json")
+        folder = Path(images or base / f"{split}{year}")
+        check(file.is_file(), "data.annotations", "an existing JSON file", str(file), _GIVE_PATHS)
+        check(folder.is_dir(), "data.images", "an existing folder", str(folder), _GIVE_PATHS)
+        entries, classes = read_instances(file, folder, masks, crowd)
+        super().__init__(
+            *split_entries(entries), classes, Geometry(resize, crop, fit), max_samples, per_class, shuffle_seed
+        )
+
+    def read_mask(self, sample: Annotated) -> Bool[np.ndarray, "height width"] | None:
+        """The union of the instances; nothing where only boxes are known."""
+        return decode_mask(sample)
+
+
+_GIVE_PATHS = "Give data.root=PATH of COCO, or data.annotations=FILE and data.images=FOLDER."
+
+
+def read_instances(
+    path: Path, images: Path, masks: bool = True, crowd: str = "exclude", classes: Sequence[str] | None = None
+) -> tuple[list[Annotated | Excluded], list[str]]:
+    """The evaluations of an instances file, by file name and label, what was left out, and the class names.
+
+    Raises:
+        UserError: if the file is not COCO's, or a category is not among ``classes``.
+    """
+    check_choice("data.crowd", crowd, KEEP)
+    data = _load(path)
+    try:
+        names = {entry["id"]: str(entry["name"]) for entry in sorted(data["categories"], key=lambda entry: entry["id"])}
+        infos = {entry["id"]: entry for entry in data["images"]}
+        files = {key: str(entry["file_name"]) for key, entry in infos.items()}
+    except (KeyError, TypeError) as error:
+        raise _no_coco(path, f"a category or image without {error}") from error
+    classes = list(names.values()) if classes is None else list(classes)
+    for name in names.values():
+        check(name in classes, "data.classes", f"all categories of {path}", classes, f"{name!r} is missing.")
+    labels = {key: label for label, key in enumerate(names)}
+    if classes != list(names.values()):
+        labels = {key: classes.index(name) for key, name in names.items()}
+
+    entries: list[Annotated | Excluded] = []
+    found: dict[Any, dict[int, list[dict[str, Any]]]] = {}
+    for number, instance in enumerate(data["annotations"]):
+        try:
+            key, label = instance["image_id"], labels[instance["category_id"]]
+            x, y, width, height = (float(value) for value in instance["bbox"])
+            is_crowd, file = bool(instance.get("iscrowd", 0)), files[key]
+        except (KeyError, TypeError, ValueError) as error:
+            raise _no_coco(path, f"annotations[{number}] ({type(error).__name__}: {error})") from error
+        if is_crowd and crowd == "exclude":
+            entries.append(Excluded(str(images / file), "crowd", classes[label]))
+        else:
+            box = Box(x, y, x + width, y + height)
+            found.setdefault(key, {}).setdefault(label, []).append({"box": box, "mask": instance.get("segmentation")})
+
+    without = 0
+    for key in sorted(found, key=lambda key: files[key]):
+        image, stated = images / files[key], (infos[key].get("width"), infos[key].get("height"))
+        size = checked_size(image, None if None in stated else stated)
+        if isinstance(size, Excluded):
+            entries.append(size)
+            continue
+        for label, instances in sorted(found[key].items()):
+            mask = None
+            if masks and all(instance["mask"] for instance in instances):
+                try:
+                    mask = _encode([instance["mask"] for instance in instances], *size)
+                except (ValueError, TypeError, KeyError) as error:
+                    entries.append(Excluded(str(image), "invalid mask", f"{classes[label]}: {error}"))
+                    continue
+            without += masks and mask is None
+            entries += evaluation(image, label, [instance["box"] for instance in instances], size, mask)
+    if without:
+        log.warning("data: %d evaluations of %s have boxes alone; their mask is the box", without, path)
+    return entries, classes
+
+
+def decode_mask(sample: Annotated) -> Bool[np.ndarray, "height width"] | None:
+    """The mask of an evaluation that :func:`read_instances` made."""
+    if not isinstance(sample.mask, tuple):
+        return None
+    size, counts = sample.mask
+    return _decode({"size": list(size), "counts": counts})
+
+
+def evaluation(
+    image: Path, label: int, boxes: Iterable[Box], size: tuple[int, int], mask: Any = None
+) -> list[Annotated | Excluded]:
+    """The evaluation of an image's objects of one class, their boxes clipped to the image, and what was left out.
+
+    A box outside of the image is left out alone; with a box that is empty or not finite the place of an object is
+    unknown, so the evaluation is left out.
+
+    >>> evaluation(Path("a.jpg"), 3, [Box(-5, 0, 5, 5), Box(20, 0, 25, 5)], (10, 10))  # doctest: +ELLIPSIS
+    [Excluded(...reason='box outside of the image'...), Annotated(...boxes=(Box(left=0, top=0, right=5, bottom=5),)...)]
+    """
+    entries: list[Annotated | Excluded] = []
+    kept = []
+    for box in boxes:
+        told = ", ".join(f"{edge:g}" for edge in box)
+        if not (all(map(math.isfinite, box)) and box.left < box.right and box.top < box.bottom):
+            return [Excluded(str(image), "invalid box", told)]
+        clipped = Box(max(box.left, 0), max(box.top, 0), min(box.right, size[0]), min(box.bottom, size[1]))
+        if clipped.left < clipped.right and clipped.top < clipped.bottom:
+            kept.append(clipped)
+        else:
+            entries.append(Excluded(str(image), "box outside of the image", told))
+    return [*entries, Annotated(image, label, tuple(kept), size, mask)] if kept else entries
+
+
+def checked_size(image: Path, stated: Any = None) -> tuple[int, int] | Excluded:
+    """An image's width and height, or why it cannot be used: boxes must be drawn on an image of this very size."""
+    try:
+        size = image_size(image)
+    except ImageError as error:
+        return Excluded(str(image), "unreadable image" if image.is_file() else "missing image", str(error))
+    if stated is not None and tuple(stated) != size:
+        return Excluded(str(image), "annotation for another size", f"{stated[0]} x {stated[1]}, not {size}")
+    return size
+
+
+def split_entries(entries: Iterable[Annotated | Excluded]) -> tuple[list[Annotated], list[Excluded]]:
+    """The evaluations, and what was left out."""
+    annotated: list[Annotated] = []
+    excluded: list[Excluded] = []
+    for entry in entries:
+        if isinstance(entry, Annotated):
+            annotated.append(entry)
+        else:
+            excluded.append(entry)
+    return annotated, excluded
+
+
+def _no_coco(path: Path, got: str) -> UserError:
+    return UserError(f"data.annotations: expected a JSON file of COCO instances, got {str(path)!r} with {got}.")
+
+
+def _load(path: Path) -> dict[str, list[Any]]:
+    """The three tables of an instances file."""
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise _no_coco(path, str(error)) from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(data, dict) or not isinstance(data.get(key), list):
+            raise _no_coco(path, f"no list of {key}")
+    tables: dict[str, list[Any]] = data
+    return tables
+
+
+def _encode(segmentations: Sequence[Any], width: int, height: int) -> tuple[tuple[int, int], bytes]:
+    """The union of polygons and run lengths as run lengths.
+
+    Raises:
+        ValueError, TypeError, KeyError: for anything else, as pycocotools itself does not check what it gets.
+    """
+    union = rle.merge([_run_lengths(segmentation, width, height) for segmentation in segmentations])
+    if not rle.area(union):
+        raise ValueError("no pixel")
+    return (height, width), union["counts"]
+
+
+def _decode(run_lengths: dict[str, Any]) -> Bool[np.ndarray, "height width"]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools on NumPy 2
+        mask: Bool[np.ndarray, "height width"] = rle.decode(run_lengths).astype(bool)
+    return mask
+
+
+def _run_lengths(segmentation: Any, width: int, height: int) -> dict[str, Any]:
+    pixels = width * height
+    if isinstance(segmentation, list):
+        for polygon in segmentation:
+            is_polygon = isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
+            if not (is_polygon and all(abs(edge) <= pixels for edge in polygon)):
+                raise ValueError("no polygon")
+        merged: dict[str, Any] = rle.merge(rle.frPyObjects(segmentation, height, width))
+        return merged
+    counts, size = segmentation["counts"], segmentation["size"]
+    if list(size) != [height, width]:
+        raise ValueError(f"run lengths for {size}, not {[height, width]}")
+    if isinstance(counts, str):
+        coded = {"size": [height, width], "counts": counts.encode()}
+        _decode(coded)
+        return coded
+    if not all(isinstance(count, int) and count >= 0 for count in counts) or sum(counts) != pixels:
+        raise ValueError("run lengths that do not add up to the image")
+    lengths: dict[str, Any] = rle.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return lengths

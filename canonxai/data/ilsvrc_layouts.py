@@ -1,0 +1,91 @@
+"""Where ILSVRC2012's images and annotations lie: the layouts that exist in practice, recognised by their folders."""
+
+import os
+import re
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+from canonxai.data.base import Excluded
+from canonxai.data.ilsvrc_classes import labels
+from canonxai.errors import check
+
+SUFFIXES = (".jpeg", ".jpg", ".png")
+#: below the root; the devkit's and the competition's archives, then torchvision's class folders or a flat folder
+IMAGES = ("Data/CLS-LOC/{0}", "ILSVRC/Data/CLS-LOC/{0}", "{0}", "images/{0}", "ILSVRC2012_img_{0}")
+ANNOTATIONS = (
+    "Annotations/CLS-LOC/{0}",
+    "ILSVRC/Annotations/CLS-LOC/{0}",
+    "../../Annotations/CLS-LOC/{0}",  # where the root is Data/CLS-LOC
+    *(f"{folder}/{{0}}" for folder in ("Annotations", "annotations", "bbox")),
+    *(f"ILSVRC2012_bbox_{{0}}{version}{inner}" for version, inner in product(("", "_v2", "_v3"), ("/{0}", ""))),
+    "{0}",  # beside the images
+    *("Annotations", "annotations", "bbox"),  # of all splits together
+)
+_WNID = re.compile(r"n\d{8}(?=_|$)")
+
+
+def locate(
+    root: str | None, split: str, images: str | None = None, annotations: str | None = None
+) -> list[tuple[list[Path], Path]]:
+    """The folders of images and that of their annotations, for each split or for all together.
+
+    Args:
+        root: in one of the layouts.
+        split: ``train``, ``val`` or ``train+val``.
+        images: the folder of the images, instead of the one in ``root``.
+        annotations: the folder of the XML files, instead of the one in ``root``.
+
+    Raises:
+        UserError: if a folder is missing, or ``root`` has none of the layouts; it tells what was looked for.
+    """
+    given = [
+        None if path is None else _folder(name, path)
+        for name, path in (("data.images", images), ("data.annotations", annotations))
+    ]
+    if given[0] and given[1]:
+        return [([given[0]], given[1])]
+    check(root is not None, "data.root", "a folder", root, "Give data.root=PATH.")
+    check(not any(given) or "+" not in split, "data.split", "train or val, as only one folder is given", split)
+    base = _folder("data.root", str(root))
+    found: dict[Path, list[Path]] = {}
+    for part in split.split("+"):
+        folder = given[1] or _first(base, part, ANNOTATIONS, (".xml",), "annotations")
+        found.setdefault(folder, []).append(given[0] or _first(base, part, IMAGES, SUFFIXES, "images"))
+    return [(folders, folder) for folder, folders in found.items()]
+
+
+def files(folder: Path, suffixes: tuple[str, ...], chosen: frozenset[int], excluded: list[Excluded]) -> Iterator[Path]:
+    """Files of a folder and its subfolders in an order that depends on their names only.
+
+    Folders of classes that are not chosen are skipped; folders that cannot be read are noted.
+    """
+
+    def note(error: OSError) -> None:
+        excluded.append(Excluded(str(error.filename), "unreadable folder", str(error.strerror)))
+
+    for path, folders, names in os.walk(folder, onerror=note, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if not _WNID.fullmatch(name) or labels().get(name) in chosen]
+        yield from (Path(path, name) for name in sorted(names) if name.lower().endswith(suffixes))
+
+
+def wnid_of(path: Path) -> str | None:
+    """The class that the folder's or else the file's name tells."""
+    match = _WNID.match(path.parent.name) or _WNID.match(path.name)
+    return match and match.group()
+
+
+def _folder(argument: str, path: str) -> Path:
+    check(Path(path).is_dir(), argument, "an existing folder", path)
+    return Path(path)
+
+
+def _first(base: Path, part: str, patterns: tuple[str, ...], suffixes: tuple[str, ...], what: str) -> Path:
+    candidates = [pattern.format(part) for pattern in patterns]
+    everything = frozenset(labels().values())
+    for candidate in candidates:
+        if next(files(base / candidate, suffixes, everything, []), None) is not None:
+            return base / candidate
+    expected = f"a folder with {what} ({', '.join(suffixes)}) of ILSVRC's {part} in one of {', '.join(candidates)}"
+    check(False, "data.root", expected, str(base), f"Or give the folder as data.{what}=PATH.")
+    raise AssertionError
