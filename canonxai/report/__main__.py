@@ -23,8 +23,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--wandb", action="store_true", help="log the comparison to Weights & Biases")
     chosen = parser.parse_args(arguments)
 
-    from rich.console import Console
-
     from canonxai.config import Report as Options
     from canonxai.report.build import build_report, print_report
 
@@ -32,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     output = chosen.output or chosen.folders[0] / "report"
     options = Options(chosen.test, chosen.resample, chosen.claims, chosen.samples)
     report = build_report(chosen.folders, output, options, {} if chosen.wandb else None)
-    print_report(report, output, Console(width=None if sys.stdout.isatty() else 140))
+    print_report(report, output)
 
 
 if __name__ == "__main__":

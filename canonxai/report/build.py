@@ -1,5 +1,6 @@
 """Folders of cells -> everything that a report consists of."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from canonxai.config import Report as Options
+from canonxai.errors import UserError, check
 from canonxai.report.cells import read_study
 from canonxai.report.claims import read_claims
 from canonxai.report.comparison import Comparison, Statistics
 from canonxai.report.figures import draw_all
 from canonxai.report.html import write_html
-from canonxai.report.report import Report, format_difference, format_number, order
+from canonxai.report.report import Report, distinctions, format_difference, format_number, order
 from canonxai.report.tables import write_tables
-from canonxai.results.store import writing
 
 
 def build_report(
@@ -36,11 +37,16 @@ def build_report(
     options = options or Options()
     claims = read_claims(options.claims)
     report = Report(read_study(folders), Statistics(options.test, options.resample), claims)
-    with writing(output):
+    inside = [folder for folder in (output, *output.parents) if _is_cell(folder)]
+    check(not inside, "output", "a folder that is no cell's", str(output), "Choose another one by --output.")
+    try:
         output.mkdir(parents=True, exist_ok=True)
         write_tables(report, output)
         figures = draw_all(report, output / "figures", options.samples)
         write_html(report, output / "report.html", figures)
+    except OSError as error:
+        got = f"got: {error.strerror or error}. Free space or choose another folder by --output."
+        raise UserError(f"output: expected to write to {str(output)!r}, {got}") from error
     if wandb is not None:
         from canonxai.report.wandb import log_report
 
@@ -48,13 +54,18 @@ def build_report(
     return report
 
 
-def print_report(report: Report, output: Path, console: Console) -> None:
-    """The claims and the comparison over all images, for the terminal."""
-    for problem in report.study.problems:
+def _is_cell(folder: Path) -> bool:
+    return (folder / "config.yaml").is_file() and any((folder / name).exists() for name in ("samples.parquet", "parts"))
+
+
+def print_report(report: Report, output: Path, console: Console | None = None) -> None:
+    """The claims and the comparison over all images, for the terminal, or 140 letters wide for a file."""
+    console = console or Console(width=None if sys.stdout.isatty() else 140)
+    for problem in report.problems:
         console.print(Text(f"{problem.kind}: {problem.cell}: {problem.reason}"), soft_wrap=True)
     methods = order(report.comparisons)
     rows = [row for row in report.comparisons if row.stratum == "all" and row.higher_is_better is not None]
-    rows.sort(key=lambda row: (row.metric, row.data, row.model, methods.index(row.method)))
+    rows.sort(key=lambda row: (row.metric, row.data, row.model, methods.index(row.method), row.state, row.variant))
     if rows:
         console.print(_comparison_table(rows))
     claims = Table("claim", "verdict", "figures", title="Claims", title_justify="left")
@@ -67,14 +78,15 @@ def print_report(report: Report, output: Path, console: Console) -> None:
 
 def _comparison_table(rows: Sequence[Comparison]) -> Table:
     table = Table(title="Canonized against original, all images", title_justify="left")
-    for column in ("metric", "model", "method"):
-        table.add_column(column)
+    keys = ["metric", "model", *distinctions(rows)]
+    for column in (*keys, "method"):
+        table.add_column(column, overflow="fold")
     for column in ("original", "canonized", "difference", "p (Holm)"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("effect")
     for row in rows:
         table.add_row(
-            Text(row.metric), Text(row.model), Text(row.title), format_number(row.original),
+            *(Text(getattr(row, key)) for key in keys), Text(row.title), format_number(row.original),
             format_number(row.canonized), Text(format_difference(row)),
             "–" if row.p_holm is None else f"{row.p_holm:.1e}", row.effect,
         )  # fmt: skip

@@ -29,8 +29,6 @@ def report_pending() -> None:
     config, ReportCallback.pending = ReportCallback.pending, None
     if config is None or config.report is None:
         return
-    from rich.console import Console
-
     from canonxai.report.build import build_report, print_report
 
     folder = Path(config.hydra.sweep.dir)
@@ -38,7 +36,7 @@ def report_pending() -> None:
         options: Any = OmegaConf.to_object(config.report)
         is_wandb = config.logger is not None and str(config.logger.get("_target_", "")).endswith("wandb_logger")
         wandb = {key: value for key, value in config.logger.items() if key != "_target_"} if is_wandb else None
-        print_report(build_report([folder], folder / "report", options, wandb), folder / "report", Console())
+        print_report(build_report([folder], folder / "report", options, wandb), folder / "report")
     except UserError as error:
         log.error("report: %s", error)
     except Exception:

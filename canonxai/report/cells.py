@@ -18,14 +18,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import yaml
 from jaxtyping import Float, Int64, Shaped
+from omegaconf import OmegaConf
 
-from canonxai.config import result_settings
+from canonxai.config import result_settings, state
 from canonxai.errors import UserError
 from canonxai.results.store import COLUMNS
 
-SUMMARY = ("study", "data", "model", "method", "title", "versions")  #: what the report needs of ``summary.json``
-MAPS = ("sample_id", "label", "image", "box", "heatmap")  #: what it needs of ``maps.npz``
+NAMES = ("study", "cell", "data", "model", "method", "title", "state")  #: what the report needs of ``summary.json``
 SAME_FUNCTION = 1e-3  #: how far the probabilities of two cells on one image may be apart if their network is the same
+Place = tuple[str, str, str, str]  #: of a cell in the grid: data, model, method, state
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,17 @@ class Problem:
     """What stands in the way of a comparison.
 
     Attributes:
-        kind: ``damaged``, ``incomplete``, ``duplicate``, ``missing``, ``refused`` (a pair) or ``note``.
-        cell: which cell.
+        kind: ``damaged``, ``incomplete``, ``duplicate``, ``missing``, ``refused`` (a pair), ``unknown`` (a name in a
+            claim) or ``note``.
+        cell: which cell, or what else.
         reason: what is wrong, in a sentence.
+        place: of a cell that cannot be used, in the grid, where its config tells it.
     """
 
     kind: str
     cell: str
     reason: str
+    place: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,10 @@ class Cell:
         return "original" if self.is_original else str(self.summary["state"])
 
     @property
+    def place(self) -> Place:
+        return self.data, self.model, self.method, self.state
+
+    @property
     def metrics(self) -> dict[str, bool | None]:
         """The columns of the metrics, and whether higher is better."""
         return {name: values["higher_is_better"] for name, values in self.summary["metrics"].items()}
@@ -118,11 +126,32 @@ class Cell:
         """A column of curves."""
         return np.asarray(np.stack(self._column(name).to_numpy())[self._order])
 
-    @cached_property
+    @property
     def maps(self) -> Mapping[str, Shaped[np.ndarray, "..."]] | None:
-        """``maps.npz``, or nothing if no maps were kept."""
+        """``maps.npz``, or nothing if no maps were kept, or they are damaged."""
+        return self._maps[0]
+
+    @property
+    def damage_of_maps(self) -> str:
+        """What is wrong with ``maps.npz``, or nothing."""
+        return self._maps[1]
+
+    @cached_property
+    def _maps(self) -> tuple[Mapping[str, Shaped[np.ndarray, "..."]] | None, str]:
         path = self.folder / "maps.npz"
-        return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) if path.is_file() else None
+        if not path.is_file():
+            return None, ""
+        try:
+            maps = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+            n, _, height, width = maps["image"].shape
+            for name in ("box", "heatmap"):
+                _expect(maps[name].shape == (n, height, width), f"the images and the {name} have other shapes")
+            for name in ("sample_id", "label"):
+                _expect(maps[name].shape == (n,), f"there are {n} images, but another number of {name}")
+            _expect(np.isin(maps["sample_id"], self.sample_id).all(), "they are of other samples")
+        except Exception as error:  # whatever a damaged file makes its reader raise
+            return None, _damage(path, error)
+        return maps, ""
 
     @cached_property
     def _order(self) -> Int64[np.ndarray, " n"]:
@@ -156,6 +185,12 @@ class Pair:
     def sample_id(self) -> Int64[np.ndarray, " n"]:
         return np.asarray(self.original.sample_id[self.rows[0]])
 
+    @cached_property
+    def images(self) -> str:
+        """The data set and its settings, which choose the images: a sample is the same in all pairs that share them."""
+        settings = {key: value for key, value in self.original.twin_settings.items() if key.startswith("data.")}
+        return json.dumps(settings, sort_keys=True, default=str)
+
     def columns(self, name: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """A column of the original and of the canonized cell, image by image."""
         return self.original.column(name)[self.rows[0]], self.canonized.column(name)[self.rows[1]]
@@ -174,6 +209,12 @@ class Study:
     pairs: Sequence[Pair]
     problems: Sequence[Problem]
 
+    @property
+    def networks(self) -> list[tuple[str, str]]:
+        """Data set and model, of all cells, those that cannot be used among them."""
+        places = {cell.place for cell in self.cells} | {problem.place for problem in self.problems if problem.place}
+        return sorted({(data, model) for data, model, *_ in places})
+
 
 def read_study(folders: Sequence[Path]) -> Study:
     """Reads all cells below some folders and pairs them.
@@ -181,25 +222,34 @@ def read_study(folders: Sequence[Path]) -> Study:
     Raises:
         UserError: if a folder does not exist, or no complete cell is in any of them.
     """
-    cells: dict[str, Cell] = {}
+    copies: dict[str, list[Cell]] = defaultdict(list)
+    cells: list[Cell] = []
     problems: list[Problem] = []
     for folder in _cell_folders(folders):
         found = read_cell(folder)
         if isinstance(found, Problem):
             problems.append(found)
-        elif found.name in cells:
-            problems.append(_duplicate(cells[found.name], found))
         else:
-            cells[found.name] = found
+            copies[found.name].append(found)
+    for _, same in sorted(copies.items()):
+        cell, *others = same
+        if different := [other for other in others if not _same_results(cell, other)]:
+            told = f"has other results in {cell.folder} and in {different[0].folder}: left out, delete all but one"
+            problems.append(Problem("duplicate", cell.name, told, cell.place))
+            continue
+        told = f"has the same results; {cell.folder} is used"
+        problems += [Problem("duplicate", cell.name, f"{other.folder} {told}") for other in others]
+        cells.append(cell)
+        if cell.damage_of_maps:
+            problems.append(Problem("damaged", cell.name, f"{cell.damage_of_maps}; its other results are used"))
     if not cells:
         found_instead = "; ".join(f"{p.cell}: {p.kind}, {p.reason}" for p in problems[:3]) or "none"
         raise UserError(
             f"folder: expected complete cells in {', '.join(map(repr, map(str, folders)))}, got {found_instead}. "
             "Give the folder of a study, as multirun/paper."
         )
-    ordered = [cells[name] for name in sorted(cells)]
-    pairs, refused = pair_cells(ordered)
-    return Study(folders, ordered, pairs, [*problems, *missing_cells(ordered), *refused])
+    pairs, refused = pair_cells(cells)
+    return Study(folders, cells, pairs, [*problems, *missing_cells(cells, problems), *refused])
 
 
 def _cell_folders(folders: Iterable[Path]) -> Iterator[Path]:
@@ -222,50 +272,92 @@ def _cell_folders(folders: Iterable[Path]) -> Iterator[Path]:
 
 
 def read_cell(folder: Path) -> Cell | Problem:
-    """A cell's results, checked, or what is wrong with them."""
+    """A cell's results, checked, or what is wrong with them; damaged maps are told by the cell."""
     name = folder.name
     for file in ("samples.parquet", "summary.json"):
         if not (folder / file).is_file():
-            return Problem("incomplete", name, f"has no {file}; run the same command again")
+            return Problem("incomplete", name, f"has no {file}; run the same command again", _place(folder))
     try:
-        cell = Cell(
-            folder,
-            yaml.safe_load((folder / "config.yaml").read_text()),
-            json.loads((folder / "summary.json").read_text()),
-        )
-        if missing := cell._column("sample_id").null_count:
-            return Problem("damaged", name, f"{missing} rows have no sample_id")
-        rows, distinct = len(cell.sample_id), len(np.unique(cell.sample_id))
-        _ = [cell.column(column) for column in (*COLUMNS, *cell.metrics)]
-        for curve, axis in cell.curves.items():
-            if cell.curve(curve).shape != (rows, len(axis)):
-                return Problem("damaged", name, f"{curve} has not the {len(axis)} steps that summary.json names")
-        if not rows == distinct == cell.summary["images"]:
-            return Problem("damaged", name, f"{rows} rows of {distinct} samples, summary.json tells of another number")
-        _ = cell.name, cell.state, cell.is_original, cell.twin_settings, [cell.summary[key] for key in SUMMARY]
-        if cell.maps is not None:
-            _ = [cell.maps[key] for key in MAPS]
+        path = folder / "config.yaml"
+        settings = yaml.safe_load(path.read_text())
+        _ = Cell(folder, settings, {}).is_original, result_settings(settings)
+        path = folder / "summary.json"
+        cell = Cell(folder, settings, json.loads(path.read_text()))
+        _check_summary(cell)
+        path = folder / "samples.parquet"
+        _check_samples(cell)
     except Exception as error:  # whatever a damaged file makes its reader raise
-        return Problem("damaged", name, f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())})")
+        return Problem("damaged", name, _damage(path, error), _place(folder))
     return cell
 
 
-def _duplicate(kept: Cell, other: Cell) -> Problem:
-    same = np.array_equal(kept.sample_id, other.sample_id) and all(
-        np.array_equal(kept.column(name), other.column(name), equal_nan=True) for name in kept.metrics
+class _DamageError(Exception):
+    """What is wrong with a file that can be read."""
+
+
+def _expect(condition: bool | np.bool_, otherwise: str) -> None:
+    if not condition:
+        raise _DamageError(otherwise)
+
+
+def _damage(path: Path, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    return f"{path}: " + (
+        reason if isinstance(error, _DamageError) else f"not readable ({type(error).__name__}: {reason})"
     )
-    told = "the same results" if same else "other results, which are left out; delete one of them"
-    return Problem("duplicate", kept.name, f"{other.folder} has {told}; {kept.folder} is used")
 
 
-def missing_cells(cells: Sequence[Cell]) -> list[Problem]:
-    """The cells that a study's grid of networks, methods and states lacks."""
-    there = {(cell.data, cell.model, cell.method, cell.state) for cell in cells}
-    networks = sorted({(data, model) for data, model, *_ in there})
-    methods, states = (sorted({cell[axis] for cell in there}) for axis in (2, 3))
-    grid = product(networks, methods, sorted({"original", *states}))
-    lacking = [(*network, method, state) for network, method, state in grid if (*network, method, state) not in there]
-    return [Problem("missing", "-".join(cell), "not computed, or not complete") for cell in lacking]
+def _place(folder: Path) -> Place | None:
+    """Which place of the grid a cell was meant for, whatever came of it."""
+    try:
+        cfg: Any = OmegaConf.load(folder / "config.yaml")
+        is_original = Cell(folder, cfg, {}).is_original
+        return cfg.data.name, cfg.model.name, cfg.method.name, "original" if is_original else state(cfg)
+    except Exception:  # as it is damaged, too
+        return None
+
+
+def _check_summary(cell: Cell) -> None:
+    for key in NAMES:
+        _expect(isinstance(cell.summary[key], str), f"expected {key} to be text, got {cell.summary[key]!r}")
+    _expect(isinstance(cell.summary["versions"], dict), f"expected versions by name, got {cell.summary['versions']!r}")
+    for metric, direction in cell.metrics.items():
+        known = direction is None or isinstance(direction, bool)
+        _expect(known, f"expected higher_is_better of {metric} to be true, false or null, got {direction!r}")
+    _ = [len(axis) for axis in cell.curves.values()]
+
+
+def _check_samples(cell: Cell) -> None:
+    missing = cell._column("sample_id").null_count
+    _expect(not missing, f"{missing} rows have no sample_id")
+    rows, distinct, told = len(cell.sample_id), len(np.unique(cell.sample_id)), cell.summary["images"]
+    _expect(rows == distinct == told, f"{rows} rows of {distinct} samples, summary.json tells of {told}")
+    _ = [cell.column(column) for column in (*COLUMNS, *cell.metrics)]
+    for curve, axis in cell.curves.items():
+        is_whole = cell.curve(curve).shape == (rows, len(axis))
+        _expect(is_whole, f"{curve} has not the {len(axis)} steps that summary.json names")
+
+
+def _same_results(cell: Cell, other: Cell) -> bool:
+    """Whether two copies of a cell have the same results up to the rounding of float64."""
+    return (
+        np.array_equal(cell.sample_id, other.sample_id)
+        and cell.metrics == other.metrics
+        and all(
+            np.allclose(cell.column(name), other.column(name), rtol=1e-9, atol=1e-12, equal_nan=True)
+            for name in (*COLUMNS, *cell.metrics)
+        )
+    )
+
+
+def missing_cells(cells: Sequence[Cell], problems: Sequence[Problem] = ()) -> list[Problem]:
+    """The cells that a study's grid of networks, methods and states lacks, those of ``problems`` among them."""
+    there = {cell.place for cell in cells}
+    meant = there | {problem.place for problem in problems if problem.place}
+    networks, methods = sorted({place[:2] for place in meant}), sorted({place[2] for place in meant})
+    states = ["original", *(sorted({place[3] for place in meant} - {"original"}) or ["canonized"])]
+    lacking = [p for network, *rest in product(networks, methods, states) if (p := (*network, *rest)) not in there]
+    return [Problem("missing", "-".join(place), "has no results that can be used", place) for place in lacking]
 
 
 def pair_cells(cells: Sequence[Cell]) -> tuple[list[Pair], list[Problem]]:
@@ -335,10 +427,19 @@ def _differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> list
 
 def _not_same_images(pair: Pair) -> str:
     """Why the two cells of a pair cannot have seen the same images and the same network, or nothing."""
+    first, second = (
+        {**{name: [direction] for name, direction in cell.metrics.items()}, **cell.curves}
+        for cell in (pair.original, pair.canonized)
+    )
+    if others := _differing_keys(first, second):
+        return f"they tell of other metrics, or of another direction: {', '.join(others)}"
     if not len(pair.sample_id):
         return "they have no sample in common"
-    for name in ("label", "target", "box_fraction"):
-        if not np.array_equal(*pair.columns(name)):
+    for name in ("label", "target", "box_fraction", "probability"):
+        columns = pair.columns(name)
+        if undefined := int(np.isnan(columns).any(0).sum()):
+            return f"{name} is not defined for {undefined} of {len(pair.sample_id)} samples"
+        if name != "probability" and not np.array_equal(*columns):
             return f"the same samples have another {name}"
     original, canonized = pair.columns("probability")
     if not np.allclose(original, canonized, rtol=0, atol=SAME_FUNCTION):

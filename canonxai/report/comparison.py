@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from canonxai.errors import check_choice
-from canonxai.report.cells import Pair, Study
+from canonxai.report.cells import Pair, Problem, Study
 from canonxai.report.statistics import (
     TESTS,
     Interval,
@@ -19,6 +19,7 @@ from canonxai.report.statistics import (
     interval_of_contrast,
     interval_of_mean,
     p_value,
+    permutations,
     probability_better,
 )
 from canonxai.results.statistics import mean_with_interval
@@ -135,17 +136,35 @@ def results(study: Study) -> list[Result]:
 
 def comparisons(study: Study, statistics: Statistics) -> list[Comparison]:
     """Every pair, metric and stratum, corrected for all of them."""
-    rows = [row for pair in study.pairs for row in _of_pair(pair, statistics)]
+    draws = permutations(count_tests(study))
+    rows = [row for pair in study.pairs for row in _of_pair(pair, statistics, draws)]
     corrected = holm([row.p for row in rows])
     return [_judged(replace(row, p_holm=p)) for row, p in zip(rows, corrected, strict=True)]
 
 
-def _of_pair(pair: Pair, statistics: Statistics) -> Iterator[Comparison]:
+def count_tests(study: Study) -> int:
+    """How many tests a study has, for which its p-values are corrected; fewer where nothing is defined."""
+    return len(STRATA) * sum(way is not None for pair in study.pairs for way in pair.canonized.metrics.values())
+
+
+def warnings(study: Study, statistics: Statistics) -> list[Problem]:
+    """What stands in the way of a significant result, whatever the data."""
+    tests = count_tests(study)
+    draws = permutations(tests)
+    if statistics.test != "sign_flip" or tests / (draws + 1) < ALPHA:
+        return []
+    told = f"cannot find an effect: {draws:,} permutations are too few for Holm's correction of {tests:,} tests"
+    return [Problem("note", "report.test=sign_flip", f"{told}; take wilcoxon, or fewer cells")]
+
+
+def _of_pair(pair: Pair, statistics: Statistics, draws: int) -> Iterator[Comparison]:
     box, label = pair.image("box_fraction"), pair.image("label")
     for metric, higher_is_better in pair.canonized.metrics.items():
         original, canonized = pair.columns(metric)
         for stratum, limit in STRATA.items():
-            yield _compare(pair, metric, higher_is_better, stratum, box < limit, original, canonized, label, statistics)
+            yield _compare(
+                pair, metric, higher_is_better, stratum, box < limit, original, canonized, label, statistics, draws
+            )
 
 
 def _compare(
@@ -158,6 +177,7 @@ def _compare(
     canonized: Float[np.ndarray, " n"],
     label: Float[np.ndarray, " n"],
     statistics: Statistics,
+    draws: int,
 ) -> Comparison:
     difference = differences(original, canonized)
     used = inside & ~np.isnan(difference)
@@ -174,7 +194,7 @@ def _compare(
     tested: dict[str, Any] = {}
     if higher_is_better is not None:
         tested = {
-            "p": p_value(difference, statistics.test),
+            "p": p_value(difference, statistics.test, draws),
             "probability_better": probability_better(difference, higher_is_better),
         }
     return replace(

@@ -9,7 +9,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ from plotly.offline import get_plotlyjs
 
 from canonxai.metrics.distance import cosine_distance
 from canonxai.report.cells import Cell, Pair, Study
-from canonxai.report.comparison import ALPHA, Comparison, columns
+from canonxai.report.comparison import ALPHA, Comparison, columns, count_tests
 from canonxai.report.figures.style import CANONIZED, COLOURS, ORIGINAL
 from canonxai.report.report import Report, order
-from canonxai.report.statistics import PERMUTATIONS, differences
+from canonxai.report.statistics import differences, permutations
 from canonxai.results.statistics import RESAMPLES
 
 LONGEST_SIDE = 160  #: of a map, in pixels
@@ -65,7 +65,7 @@ def write_html(report: Report, path: Path, figures: Sequence[Path] = ()) -> None
         settings=yaml.safe_dump(_common(report.study), allow_unicode=True, sort_keys=False),
         versions=_versions(report.study.cells),
         resamples=RESAMPLES,
-        permutations=PERMUTATIONS,
+        permutations=permutations(count_tests(report.study)),
         alpha=ALPHA,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -217,7 +217,7 @@ class _Maps:
         self.samples: list[dict[str, Any]] = []
         self._pictures: dict[str, int] = {}
         self._places: dict[tuple[str, int, str], int] = {}
-        self._read = cache(self._read_cell)
+        self._read: dict[Path, dict[int, tuple[Float[np.ndarray, "h w"], int]]] = {}
 
     @property
     def pictures(self) -> list[str]:
@@ -226,7 +226,7 @@ class _Maps:
 
     def of(self, entry: _Entry) -> dict[int, dict[str, Any]]:
         """By sample: the picture of each state, its place in ``pictures``, and the cosine distance of the maps."""
-        found = {state: self._read(cell.folder, cell.data) for state, cell in entry.by_state.items() if cell}
+        found = {state: self._maps_of(cell) for state, cell in entry.by_state.items() if cell}
         shared: dict[int, dict[str, Any]] = {}
         for state, maps in found.items():
             for place, (_, picture) in maps.items():
@@ -236,17 +236,16 @@ class _Maps:
             shared[place]["distance"] = _numbers(cosine_distance(original, canonized).tolist())[0]
         return shared
 
-    def _read_cell(self, folder: Path, data: str) -> dict[int, tuple[Float[np.ndarray, "h w"], int]]:
+    def _maps_of(self, cell: Cell) -> dict[int, tuple[Float[np.ndarray, "h w"], int]]:
         """A cell's maps and their pictures, by sample."""
-        path = folder / "maps.npz"
-        if not path.is_file():
-            return {}
-        with np.load(path, allow_pickle=False) as file:
-            arrays = [file[name][: self._limit] for name in ("sample_id", "label", "image", "box", "heatmap")]
-        return {
-            self._place(data, *sample): (heatmap, self._picture(heatmap))
-            for *sample, heatmap in zip(*arrays, strict=True)
-        }
+        if cell.folder not in self._read:
+            names = ("sample_id", "label", "image", "box", "heatmap")
+            arrays = [cell.maps[name][: self._limit] for name in names] if cell.maps else []
+            self._read[cell.folder] = {
+                self._place(cell.data, *sample): (heatmap, self._picture(heatmap))
+                for *sample, heatmap in zip(*arrays, strict=True)
+            }
+        return self._read[cell.folder]
 
     def _picture(self, heatmap: Float[np.ndarray, "h w"]) -> int:
         """A map's place in ``pictures``."""

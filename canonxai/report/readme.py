@@ -20,13 +20,9 @@ def study_text(report: Path) -> str:
         report: the folder of a report.
     """
     claims = {row["claim"]: row for row in rows_of(report / "claims.parquet")}
-    counts = {
-        claim: [row["verdict"] for row in rows_of(report / "claims.parquet") if row["claim"] == claim]
-        for claim in claims
-    }
     lines = ["| claim | | tests confirmed |", "| --- | --- | --- |"]
     for name, row in claims.items():
-        confirmed = f"{counts[name].count('confirmed')} of {len(counts[name])}"
+        confirmed = row["claim_figures"].removesuffix(" tests confirmed")
         lines.append(f"| {name}: {row['text']} | {row['claim_verdict']} | {confirmed} |")
     return "\n".join(lines) + "\n\n" + (report / "comparison.md").read_text().strip()
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from canonxai.report.cells import Study
+from canonxai.report.cells import Problem, Study
 from canonxai.report.claims import Answer, Claims, Evidence
-from canonxai.report.comparison import Comparison, Result, Statistics, comparisons, results
+from canonxai.report.comparison import Comparison, Result, Statistics, comparisons, results, warnings
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class Report:
         return comparisons(self.study, self.statistics)
 
     @cached_property
+    def problems(self) -> list[Problem]:
+        """Of the cells, of the names in the claims, and of the test."""
+        return [*self.study.problems, *self.claims.unknown(self.study), *warnings(self.study, self.statistics)]
+
+    @cached_property
     def answers(self) -> list[Answer]:
         """What the study says to each claim."""
         return self.claims.answers(Evidence(self.study, self.comparisons, self.statistics))
@@ -55,9 +60,19 @@ class Report:
         return (
             f"{_plural(len(self.study.pairs), 'pair')} of canonized and original maps, "
             f"{_plural(len(counted), 'comparison')} over all images: {parts}. The largest: {largest.metric} of "
-            f"{largest.title} on {largest.model}, {format_number(largest.original)} → "
+            f"{largest.title} on {', '.join(_where(largest, counted))}, {format_number(largest.original)} → "
             f"{format_number(largest.canonized)} ({format_difference(largest)})."
         )
+
+
+def _where(row: Comparison, rows: Sequence[Comparison]) -> list[str]:
+    """The model, and what else tells a row from others."""
+    return [row.model, *(getattr(row, key) for key in distinctions(rows) if getattr(row, key))]
+
+
+def distinctions(rows: Sequence[Comparison]) -> list[str]:
+    """Which of data set, state and variant are several."""
+    return [key for key in ("data", "state", "variant") if len({getattr(row, key) for row in rows}) > 1]
 
 
 def order(rows: Sequence[Comparison] | Sequence[Result]) -> list[str]:

@@ -15,7 +15,7 @@ from canonxai.errors import check_choice
 from canonxai.results.statistics import LEVEL, RESAMPLES
 
 TESTS = ("wilcoxon", "sign_flip")
-PERMUTATIONS = 9_999
+PERMUTATIONS, MOST_PERMUTATIONS = 9_999, 199_999
 _DRAWS_AT_ONCE = 5_000_000
 
 
@@ -93,13 +93,22 @@ def _by_class(label: Int64[np.ndarray, " n"], *groups: tuple[np.ndarray, np.ndar
     return Interval(float(low), float(high))
 
 
-def p_value(difference: Float[np.ndarray, " n"], test: str = "wilcoxon") -> float | None:
-    """The two-sided p-value of a paired test that the differences are symmetric around 0, scipy's.
+def permutations(tests: int) -> int:
+    """How many sign flips are drawn in a study of some tests: with none as far as the data, Holm's p is 0.01.
+
+    But no more than 199,999, which are enough for a p of 0.05 in a study of 9,999 tests.
+    """
+    return min(max(PERMUTATIONS, 100 * tests - 1), MOST_PERMUTATIONS)
+
+
+def p_value(difference: Float[np.ndarray, " n"], test: str = "wilcoxon", draws: int = PERMUTATIONS) -> float | None:
+    """The two-sided p-value of a paired test that the differences are symmetric around 0.
 
     Args:
         difference: one an image.
-        test: ``wilcoxon``, the signed-rank test (Wilcoxon 1945; differences of 0 are left out), or ``sign_flip``, the
-            permutation test of the mean, exact or with 9,999 seeded permutations.
+        test: ``wilcoxon``, the signed-rank test (Wilcoxon 1945; differences of 0 are left out), scipy's, or
+            ``sign_flip``, the permutation test of the mean.
+        draws: of sign flips, seeded, > 0; where there are no more in all, each counts once.
 
     Returns:
         1 if all differences are 0, or for a single one, nothing if there are none.
@@ -111,13 +120,27 @@ def p_value(difference: Float[np.ndarray, " n"], test: str = "wilcoxon") -> floa
         return 1.0
     if test == "wilcoxon":
         return float(wilcoxon(difference[difference != 0]).pvalue)
-    batch = max(1, _DRAWS_AT_ONCE // len(difference))
-    return float(
-        permutation_test(
-            (difference,), np.mean, permutation_type="samples", vectorized=True, n_resamples=PERMUTATIONS,
-            batch=batch, rng=default_rng(0),
-        ).pvalue
-    )  # fmt: skip
+    if 2 ** len(difference) <= draws:
+        exact = permutation_test((difference,), np.mean, permutation_type="samples", vectorized=True, n_resamples=draws)
+        return float(exact.pvalue)
+    return _drawn_sign_flips(difference, draws)
+
+
+def _drawn_sign_flips(difference: Float[np.ndarray, " n"], draws: int) -> float:
+    """The share of drawn sign flips, and the data, whose mean is as far from 0 (Phipson and Smyth 2010).
+
+    As scipy's ``permutation_test``, but 40 times as fast, since a large study needs many draws.
+    """
+    rng, n = default_rng(0), len(difference)
+    batch = max(1, _DRAWS_AT_ONCE // n)
+    total, rounding = difference.sum(), 1e-12 * np.abs(difference).sum()
+    as_far = 1
+    for start in range(0, draws, batch):
+        rows = min(batch, draws - start)
+        random = np.frombuffer(rng.bytes(rows * -(-n // 8)), np.uint8).reshape(rows, -1)
+        kept = np.unpackbits(random, axis=1, count=n)  # the others are flipped
+        as_far += np.count_nonzero(np.abs(2 * (kept @ difference) - total) >= abs(total) - rounding)
+    return float(as_far / (draws + 1))
 
 
 def cohens_d(difference: Float[np.ndarray, " n"]) -> float | None:

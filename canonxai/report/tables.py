@@ -33,12 +33,8 @@ def write_tables(report: Report, folder: Path) -> None:
     (folder / "comparison.md").write_text(markdown(report))
 
 
-CLAIMS = pa.schema(
-    [
-        (name, pa.string())
-        for name in ("claim", "text", "claim_verdict", "network", "method", "metric", "verdict", "figures")
-    ]
-)
+_CLAIMS = "claim text claim_verdict claim_figures network method metric verdict figures"
+CLAIMS = pa.schema([(name, pa.string()) for name in _CLAIMS.split()])
 
 
 def _table(rows: Sequence[Result] | Sequence[Comparison], kind: type) -> pa.Table:
@@ -132,12 +128,14 @@ _TEX = {
 
 
 def _tex(text: str) -> str:
-    return "".join(_TEX.get(character, character) for character in text)
+    """Text that every LaTeX compiles; a character that it may not know is told by its code point."""
+    known = (_TEX.get(c) or (c if c.isascii() else rf"\texttt{{U+{ord(c):04X}}}") for c in _plain(text))
+    return "".join(known)
 
 
 def _plain(text: str) -> str:
-    """In one line, for a comment."""
-    return " ".join(text.split())
+    """In one line, of what can be printed."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def rows_of(table: Path) -> list[dict[str, Any]]:

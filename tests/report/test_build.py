@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from canonxai.report.__main__ import main as report
+from canonxai.report.build import build_report, print_report
 from tests.report.study import METHODS, MODELS, write_cell, write_study
 
 FILES = {
@@ -77,6 +80,53 @@ def test_a_mistake_is_told_in_one_line(arguments, message, tmp_path, monkeypatch
     assert told.err.startswith(message) and told.err.count("\n") == 1
 
 
+def test_a_report_that_cannot_be_written_is_told_with_what_to_do(tmp_path, capsys):
+    cell = write_cell(tmp_path / "study")
+    (tmp_path / "file").write_text("")
+    for output, message in (
+        (
+            tmp_path / "file",
+            "error: output: expected to write to '.*file', got: .*. Free space .* --output.\n",
+        ),
+        (cell, "error: output: expected a folder that is no cell's, got '.*'. Choose another one by --output.\n"),
+        (cell / "deep" / "er", "error: output: expected a folder that is no cell's, got .*\n"),
+    ):
+        before = files(cell)
+        assert report([str(tmp_path / "study"), "--output", str(output)]) == 1
+        assert re.fullmatch(message, capsys.readouterr().err)
+        assert files(cell) == before
+
+
+def test_variants_states_and_data_are_told_apart_in_the_terminal(tmp_path, capsys):
+    for seed in (0, 1):
+        for canonize, value in ((False, 0.2), (True, 0.3 + 0.1 * seed)):
+            values = {"localization": value + np.linspace(0, 0.01, 40)}
+            write_cell(tmp_path, canonize=canonize, values=values, settings={"seed": seed})
+    assert report([str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    rows = [line for line in told.splitlines() if "localization" in line and "better" in line and "│" in line]
+    assert ["seed=0" in row for row in rows] == [True, False] and ["seed=1" in row for row in rows] == [False, True]
+    assert "on resnet18, data.seed=1, seed=1, 0.205 → 0.405" in " ".join(told.split())
+
+
+def test_the_table_is_wide_where_there_is_no_terminal(study, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    made = build_report([study], study / "report")
+    print_report(made, study / "report")
+    rows = [
+        line for line in capsys.readouterr().out.splitlines() if "input_perturbation" in line and "resnet18" in line
+    ]
+    assert len(rows) == len(METHODS) and all("[" in row for row in rows)
+
+
+def test_names_that_no_cell_has_are_problems_of_the_report(study, tmp_path, capsys):
+    test = "{expect: better, methods: [ebpp], metrics: [localization]}"
+    (tmp_path / "c.yaml").write_text(f"title: t\nclaims: {{X: {{text: x, tests: [{test}]}}}}")
+    assert report([str(study), "--output", str(tmp_path / "out"), "--claims", str(tmp_path / "c.yaml")]) == 0
+    assert "unknown: X: no cell has the method 'ebpp'" in capsys.readouterr().out
+    assert "no cell has the method &#39;ebpp&#39;" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_a_study_of_original_cells_alone_has_a_report_that_says_so(tmp_path, capsys):
     write_cell(tmp_path, canonize=False)
     assert report([str(tmp_path)]) == 0
@@ -92,7 +142,7 @@ def test_a_damaged_cell_is_told_and_does_not_stop_the_others(tmp_path, capsys):
     path.write_bytes(path.read_bytes()[:-100])
     assert report([str(tmp_path)]) == 0
     told = capsys.readouterr().out
-    assert f"damaged: {damaged.name}: cannot be read" in told
+    assert f"damaged: {damaged.name}: {path}: not readable" in told
     assert "missing: scenes-resnet18-ebp-original" in told
     assert {row["method"] for row in pq.read_table(tmp_path / "report" / "comparison.parquet").to_pylist()} == {
         "gradient"

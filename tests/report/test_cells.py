@@ -166,16 +166,20 @@ DAMAGES = {
     "fewer rows than the summary tells": edit(lambda t: t.slice(0, 30)),
     "garbage json": write("summary.json", "{"),
     "json that is no mapping": write("summary.json", "[1]"),
+    "json whose versions are null": in_summary(lambda s: s.update(versions=None)),
+    "json whose title is a number": in_summary(lambda s: s.update(title=3)),
+    "json without a direction": in_summary(lambda s: s["metrics"].update(localization={})),
+    "json with a direction that is none": in_summary(
+        lambda s: s["metrics"]["localization"].update(higher_is_better="no")
+    ),
     "json without versions": in_summary(lambda s: s.pop("versions")),
     "json without a model": in_summary(lambda s: s.pop("model")),
     "json without metrics": in_summary(lambda s: s.pop("metrics")),
     "garbage yaml": write("config.yaml", "a: ["),
     "empty yaml": write("config.yaml", ""),
     "yaml without data": write("config.yaml", "canonize: true\ncanonizer: {}\nperturbation: {}"),
-    "garbage npz": write("maps.npz", "no zip"),
-    "truncated npz": cut_maps,
-    "npz without maps": lambda cell: np.savez(cell / "maps.npz", sample_id=np.arange(2)),
 }
+FILES = {"json": "summary.json", "yaml": "config.yaml"}
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
@@ -189,6 +193,41 @@ def test_a_damaged_cell_is_told_in_a_line_and_the_others_are_read(tmp_path, dama
     (told,) = problems(study, "damaged")
     assert told.cell == broken.name and "\n" not in told.reason
     assert len(study.cells) == 2 and len(study.pairs) == 1
+    (kind,) = [kind for kind, tried in DAMAGES.items() if tried is damage]
+    file = next((file for word, file in FILES.items() if word in kind.split()), "samples.parquet")
+    assert told.reason.startswith(f"{broken / file}: ")
+
+
+def in_maps(change):
+    def damage(cell):
+        maps = dict(np.load(cell / "maps.npz"))
+        np.savez(cell / "maps.npz", **(maps | change(maps)))
+
+    return damage
+
+
+DAMAGED_MAPS = {
+    "garbage npz": write("maps.npz", "no zip"),
+    "truncated npz": cut_maps,
+    "npz without maps": lambda cell: np.savez(cell / "maps.npz", sample_id=np.arange(2)),
+    "fewer heatmaps": in_maps(lambda maps: {"heatmap": maps["heatmap"][:2]}),
+    "smaller heatmaps": in_maps(lambda maps: {"heatmap": maps["heatmap"][:, 1:]}),
+    "fewer boxes": in_maps(lambda maps: {"box": maps["box"][:2]}),
+    "fewer labels": in_maps(lambda maps: {"label": maps["label"][:2]}),
+    "maps of other samples": in_maps(lambda maps: {"sample_id": maps["sample_id"] + 1000}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_MAPS.values(), ids=DAMAGED_MAPS)
+def test_damaged_maps_are_told_and_lost_alone(tmp_path, damage):
+    _, broken = write_pair(tmp_path, values=values_of("resnet18", "lrp_eps", True), maps=True)
+    damage(broken)
+    study = read_study([tmp_path])
+    (told,) = problems(study)
+    assert (told.kind, told.cell) == ("damaged", broken.name)
+    assert told.reason.startswith(f"{broken / 'maps.npz'}: ") and told.reason.endswith("; its other results are used")
+    (pair,) = study.pairs
+    assert pair.canonized.maps is None and pair.original.maps is not None
 
 
 def test_many_cells_with_maps_hold_no_files_open(tmp_path):
@@ -240,16 +279,32 @@ def test_a_folder_that_is_named_twice_is_read_once(tmp_path):
     assert len(study.cells) == 2 and problems(study) == []
 
 
-@pytest.mark.parametrize(("again", "told"), [(0.5, "the same results"), (0.6, "other results, which are left out")])
-def test_of_a_cell_in_two_folders_the_first_is_used_and_the_second_told(tmp_path, again, told):
+@pytest.mark.parametrize("again", [0.5, 0.5 + 1e-13])
+def test_of_a_cell_in_two_folders_the_first_is_used_and_the_second_told(tmp_path, again):
     write_pair(tmp_path / "a", values={"localization": 0.5})
     second = write_cell(tmp_path / "b", values={"localization": again})
     study = read_study([tmp_path / "a", tmp_path / "b"])
     (problem,) = problems(study)
-    assert problem.kind == "duplicate" and told in problem.reason and str(second) in problem.reason
+    assert problem.kind == "duplicate" and "the same results" in problem.reason and str(second) in problem.reason
     assert len(study.cells) == 2 and study.pairs[0].canonized.column("localization")[0] == 0.5
     other = read_study([tmp_path / "b", tmp_path / "a"])
     assert other.pairs[0].canonized.column("localization")[0] == again
+
+
+def test_a_cell_with_other_results_in_two_folders_is_left_out(tmp_path):
+    write_pair(tmp_path / "a", values={"localization": 0.5})
+    write_pair(tmp_path / "a", method="ebp")
+    second = write_cell(tmp_path / "b", values={"localization": 0.6})
+    told = []
+    for order in ("ab", "ba"):
+        study = read_study([tmp_path / name for name in order])
+        assert [pair.canonized.method for pair in study.pairs] == ["ebp"]
+        duplicate, missing = problems(study)
+        assert (duplicate.kind, duplicate.cell) == ("duplicate", second.name)
+        assert all(str(tmp_path / name / second.name) in duplicate.reason for name in "ab")
+        assert (missing.kind, missing.cell) == ("missing", "scenes-resnet18-lrp_eps-canonized")
+        told.append(missing)
+    assert told[0] == told[1]
 
 
 # pairing
@@ -348,6 +403,16 @@ def test_an_incomplete_or_damaged_cell_also_counts_as_missing(tmp_path):
     assert {problem.kind for problem in read_study([tmp_path]).problems} == {"incomplete", "missing"}
 
 
+def test_a_method_of_which_both_cells_are_damaged_is_missing(tmp_path):
+    write_pair(tmp_path)
+    for cell in write_pair(tmp_path, method="ebp"):
+        truncate(cell)
+    assert sorted((problem.kind, problem.cell) for problem in read_study([tmp_path]).problems)[2:] == [
+        ("missing", "scenes-resnet18-ebp-canonized"),
+        ("missing", "scenes-resnet18-ebp-original"),
+    ]
+
+
 def test_canonized_cells_alone_lack_their_originals(tmp_path):
     study = read_study([write_study(tmp_path, states=[True], models=["resnet18"], methods=["ebp", "ig"])])
     assert study.pairs == []
@@ -357,9 +422,12 @@ def test_canonized_cells_alone_lack_their_originals(tmp_path):
     ]
 
 
-def test_originals_alone_are_a_study_without_pairs(tmp_path):
+def test_originals_alone_are_a_study_without_pairs_that_lacks_the_canonized(tmp_path):
     study = read_study([write_study(tmp_path, states=[False], models=["resnet18"])])
-    assert len(study.cells) == len(METHODS) and study.pairs == [] and problems(study) == []
+    assert len(study.cells) == len(METHODS) and study.pairs == []
+    assert [(problem.kind, problem.cell) for problem in problems(study)] == [
+        ("missing", f"scenes-resnet18-{method}-canonized") for method in sorted(METHODS)
+    ]
 
 
 def test_of_the_parts_of_the_canonizer_none_is_the_original_and_the_others_are_states(tmp_path):
@@ -399,6 +467,30 @@ def test_other_images_or_networks_under_equal_settings_are_refused(tmp_path, col
     (told,) = problems(study)
     assert (told.kind, told.cell) == ("refused", canonized.name)
     assert told.reason == f"not compared with {original.name}: {reason}"
+
+
+@pytest.mark.parametrize("column", ["probability", "box_fraction"])
+def test_what_is_not_defined_is_not_told_as_other(tmp_path, column):
+    _, canonized = write_pair(tmp_path)
+    put(column, lambda values: [None, np.nan, *values[2:]])(canonized)
+    (told,) = problems(read_study([tmp_path]))
+    assert told.kind == "refused" and told.reason.endswith(f": {column} is not defined for 2 of {IMAGES} samples")
+
+
+@pytest.mark.parametrize("direction", [False, None])
+def test_metrics_of_another_direction_are_refused(tmp_path, direction):
+    _, canonized = write_pair(tmp_path, canonized={"higher_is_better": {"localization": direction}})
+    study = read_study([tmp_path])
+    (told,) = problems(study)
+    assert study.pairs == [] and (told.kind, told.cell) == ("refused", canonized.name)
+    assert told.reason.endswith("they tell of other metrics, or of another direction: localization")
+
+
+def test_metrics_that_one_cell_lacks_are_refused(tmp_path):
+    original, _ = write_pair(tmp_path, values=values_of("resnet18", "ebp", True))
+    in_summary(lambda s: s["metrics"].pop("distance"))(original)
+    (told,) = problems(read_study([tmp_path]))
+    assert told.kind == "refused" and told.reason.endswith("direction: distance")
 
 
 def test_probabilities_that_differ_by_rounding_are_the_same(tmp_path):

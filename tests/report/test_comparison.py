@@ -10,7 +10,16 @@ from scipy import stats
 
 from canonxai.errors import UserError
 from canonxai.report.cells import read_study
-from canonxai.report.comparison import Comparison, Result, Statistics, columns, comparisons, results
+from canonxai.report.comparison import (
+    Comparison,
+    Result,
+    Statistics,
+    columns,
+    comparisons,
+    count_tests,
+    results,
+    warnings,
+)
 from canonxai.report.report import Report
 from canonxai.report.statistics import interval_by_class, interval_of_mean, p_value
 from canonxai.results.statistics import mean_with_interval
@@ -283,6 +292,26 @@ def test_columns_are_the_rows_by_name(study, rows):
     }
 
 
+def test_a_clear_effect_is_found_by_sign_flips_in_a_large_study(tmp_path):
+    """Of 60 pairs, so 360 tests, 9,999 permutations could find nothing."""
+    study = read_study([write_study(tmp_path, ["lrp_eps"], ["resnet18"])])
+    many = replace(study, pairs=list(study.pairs) * 60)
+    assert count_tests(many) == 360
+    found = [r for r in comparisons(many, Statistics(test="sign_flip")) if r.metric == "localization"]
+    assert max(r.p_holm for r in found) == pytest.approx(0.01) and {r.effect for r in found} == {"better"}
+    assert warnings(many, Statistics(test="sign_flip")) == []
+
+
+def test_a_study_too_large_for_sign_flips_is_told(tmp_path):
+    study = read_study([write_study(tmp_path, ["lrp_eps"], ["resnet18"])])
+    too_many = replace(study, pairs=list(study.pairs) * 1_667)
+    (told,) = warnings(too_many, Statistics(test="sign_flip"))
+    assert (told.kind, told.cell) == ("note", "report.test=sign_flip")
+    assert told.reason.startswith("cannot find an effect: 199,999 permutations are too few")
+    assert warnings(too_many, Statistics()) == []
+    assert warnings(replace(study, pairs=list(study.pairs) * 1_666), Statistics(test="sign_flip")) == []
+
+
 # the study in a sentence
 
 
@@ -300,6 +329,15 @@ def test_the_sentence_counts_effects_over_all_images_and_names_the_largest(rows)
     largest = max(counted, key=lambda r: abs(r.difference))
     assert f"The largest: {largest.metric} of LRP-ε on {largest.model}" in text
     assert f"{largest.original:.3f} → {largest.canonized:.3f} (+{largest.difference:.3f} [" in text
+
+
+def test_the_sentence_tells_which_of_several_variants_is_the_largest(rows):
+    largest = max(
+        (r for r in rows if (r.metric, r.stratum) == ("localization", "all")), key=lambda r: abs(r.difference)
+    )
+    first, second = replace(largest, variant="seed=0"), replace(largest, variant="seed=1", data="b", difference=9.0)
+    assert f"on {largest.model}, b, seed=1, " in sentence([first, second])
+    assert f"on {largest.model}, {largest.original:.3f}" in sentence([first])
 
 
 def test_the_sentence_of_a_study_without_pairs_and_of_one_that_defines_nothing(rows):

@@ -284,7 +284,9 @@ def test_the_most_different_samples_are_drawn(report: Report) -> None:
 
 
 def test_samples_that_are_not_stored(report: Report, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"samples: expected one of 0, 1, 2, 3, got 17"):
+    with pytest.raises(
+        UserError, match=r"samples: expected one of those .*\(0, 1, 2, 3\), got 17. Only the first maps .*save_maps"
+    ):
         list(heatmaps.draw(report, [0, 17]))
     with pytest.raises(UserError, match=r"count: expected an integer >= 0, got -1"):
         list(heatmaps.draw(report, count=-1))
@@ -292,11 +294,26 @@ def test_samples_that_are_not_stored(report: Report, tmp_path: Path) -> None:
     write_study(tmp_path, ["random"], ["resnet18"], maps=2)
     write_study(tmp_path, ["lrp_eps"], ["resnet18"])
     several = read(tmp_path)
-    with pytest.raises(UserError, match=r"samples: expected one of 0, 1, got 2"):
+    with pytest.raises(UserError, match=r"samples: .*\(0, 1\), got 2"):
         list(heatmaps.draw(several, [2]))
     drawn = dict(heatmaps.draw(several))
     assert sorted(drawn) == ["heatmaps-0", "heatmaps-1"]
     assert [axes.get_title() for axes in drawn["heatmaps-0"].axes[:3]] == ["", "EBP", "random"]
+
+
+def test_images_of_other_data_settings_have_pictures_of_their_own(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        label = np.arange(8) % 5 + 5 * seed
+        settings = {"seed": seed, "study": "s"}
+        write_study(tmp_path, ["ebp"], ["resnet18"], images=8, maps=2, settings=settings, label=label, prediction=label)
+    drawn = dict(heatmaps.draw(read(tmp_path), [1]))
+    titles = {name: figure.get_suptitle() for name, figure in drawn.items()}
+    assert titles == {
+        f"heatmaps-1-data.seed={seed}": f"scenes (data.seed={seed}), image 1 of class {5 * seed + 1}" for seed in (0, 1)
+    }
+    assert all(len(figure.axes) == 4 for figure in drawn.values())  # two states of one pair
+    ranked = [int(name.split("-")[1]) for name, _ in heatmaps.draw(read(tmp_path))]
+    assert sorted(ranked) == [0, 0, 1, 1]
 
 
 def test_an_empty_map_has_no_cross_and_no_distance(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from canonxai.report.statistics import (
     interval_of_contrast,
     interval_of_mean,
     p_value,
+    permutations,
     probability_better,
 )
 
@@ -303,7 +304,28 @@ def test_sign_flips_of_many_images_are_drawn_and_agree_with_students_test():
     assert 0.01 < expected < 0.5
     assert p_value(values, "sign_flip") == pytest.approx(expected, rel=0.15)
     assert p_value(values, "sign_flip") == p_value(values.copy(), "sign_flip")
-    assert p_value(values + 5, "sign_flip") == pytest.approx(2 / 10_000)  # none as far, of 9,999 and the data
+    assert p_value(values + 5, "sign_flip") == pytest.approx(1 / 10_000)  # none as far, of 9,999 and the data
+
+
+@pytest.mark.parametrize("n", [20, 33, 5_000])
+def test_drawn_sign_flips_agree_with_scipys(n):
+    values = normal(n)
+    values += 1.0 / n**0.5 - values.mean()
+    expected = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", vectorized=True, n_resamples=9_999, rng=0, batch=500
+    ).pvalue
+    assert 0.01 < expected < 0.5
+    assert p_value(values, "sign_flip", 49_999) == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("tests", "draws"), [(1, 9_999), (100, 9_999), (250, 24_999), (1_999, 199_899), (10**6, 199_999)]
+)
+def test_there_are_enough_sign_flips_for_holms_correction_up_to_a_limit(tests, draws):
+    assert permutations(tests) == draws
+    p = p_value(normal(40, mean=3), "sign_flip", 9_999)
+    assert p == 1e-4  # 250 times which is not below 0.01
+    assert (tests / (permutations(tests) + 1) <= 0.01) == (tests < 2_000)
 
 
 @pytest.mark.parametrize("test", ["wilcoxon", "sign_flip"])
@@ -322,10 +344,9 @@ def test_a_test_does_not_care_for_the_direction_and_finds_a_clear_difference(tes
 
 
 @pytest.mark.parametrize("test", ["wilcoxon", "sign_flip"])
-def test_a_test_finds_a_difference_where_there_is_none_in_5_of_100_samples(test, monkeypatch):
-    monkeypatch.setattr(statistics, "PERMUTATIONS", 999)
+def test_a_test_finds_a_difference_where_there_is_none_in_5_of_100_samples(test):
     samples = np.random.default_rng(3).normal(0, 1, (600, 40))
-    assert 0.03 <= np.mean([p_value(sample, test) < 0.05 for sample in samples]) <= 0.07
+    assert 0.03 <= np.mean([p_value(sample, test, 999) < 0.05 for sample in samples]) <= 0.07
 
 
 def test_an_unknown_test_is_told():

@@ -61,6 +61,7 @@ def test_claims_are_told_with_every_finding(report, folder):
     rows = pq.read_table(folder / "claims.parquet").to_pylist()
     assert len(rows) == sum(len(answer.findings) for answer in report.answers)
     assert {row["claim"]: row["claim_verdict"] for row in rows} == {a.name: a.verdict.value for a in report.answers}
+    assert {row["claim"]: row["claim_figures"] for row in rows} == {a.name: a.figures for a in report.answers}
 
 
 def test_markdown_has_the_means_and_marks_what_is_better(report):
@@ -89,4 +90,5 @@ def test_names_of_strangers_are_escaped_in_latex():
     assert _tex(r"50 % of a_b & \input{x} $#^~") == (
         r"50 \% of a\_b \& \textbackslash{}input\{x\} \$\#\textasciicircum{}\textasciitilde{}"
     )
+    assert _tex("a\n\n\x07b 中é") == r"a b \texttt{U+4E2D}\texttt{U+00E9}"
     assert _tex("LRP-ε,α2β1,♭") == r"LRP-$\varepsilon$,$\alpha$2$\beta$1,$\flat$"

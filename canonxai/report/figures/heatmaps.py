@@ -1,5 +1,8 @@
 """Maps of single images, original and canonized: the study's Figure 2."""
 
+import json
+import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -9,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from canonxai.errors import check, check_choice
+from canonxai.errors import check
 from canonxai.metrics.distance import cosine_distance
 from canonxai.report.cells import Cell, Pair
 from canonxai.report.figures import grid
@@ -25,8 +28,8 @@ def draw(report: Report, samples: Sequence[int] | None = None, count: int = 3) -
     cross marks its maximum. In the corner of a canonized map is its cosine distance to the original one.
 
     Args:
-        report: what is drawn; one picture for each sample and data set. Only cells with ``maps.npz`` take part, only
-            samples that all of these hold.
+        report: what is drawn; one picture for each sample of the same data settings. Only cells with ``maps.npz`` take
+            part, only samples that all of these hold.
         samples: which samples; those with the largest mean distance if not given.
         count: how many samples if they are not given, >= 0.
 
@@ -35,18 +38,38 @@ def draw(report: Report, samples: Sequence[int] | None = None, count: int = 3) -
     """
     check(count >= 0, "count", "an integer >= 0", count)
     with_maps = [pair for pair in report.study.pairs if pair.original.maps and pair.canonized.maps]
-    stored = {data: (pairs, _common(pairs)) for (data,), pairs in grid.grouped(with_maps, "data").items()}
-    available = sorted({sample for _, common in stored.values() for sample in common})
+    of_images: dict[str, list[Pair]] = defaultdict(list)
+    for pair in with_maps:
+        of_images[pair.images].append(pair)
+    stored = [(pairs, _common(pairs)) for pairs in of_images.values()]
+    available = sorted({sample for _, common in stored for sample in common})
     for sample in samples or ():
-        check_choice("samples", sample, available)
-    for data, (pairs, common) in stored.items():
+        kept = ", ".join(map(str, available)) or "no maps"
+        hint = "Only the first maps of a cell are kept; save_maps=N keeps N."
+        check(sample in available, "samples", f"one of those whose maps all cells kept ({kept})", sample, hint)
+    names = _names([pairs[0] for pairs, _ in stored])
+    for (pairs, common), name in zip(stored, names, strict=True):
         titles = grid.methods(report, pairs)
         if not titles:
             continue
+        data = pairs[0].original.data
+        suffix = grid.suffix(report, data) + re.sub(r"[^\w.=-]+", "-", f"-{name}" if name else "")
         chosen = _most_different(pairs, common)[:count] if samples is None else dict.fromkeys(samples)
         for sample in chosen:
             if sample in common:
-                yield f"heatmaps-{sample}{grid.suffix(report, data)}", _figure(data, pairs, titles, sample)
+                title = f"{data} ({name})" if name else data
+                yield f"heatmaps-{sample}{suffix}", _figure(title, pairs, titles, sample)
+
+
+def _names(pairs: Sequence[Pair]) -> list[str]:
+    """The data settings in which each pair differs from others of the same data set."""
+    names = []
+    for pair in pairs:
+        settings = json.loads(pair.images)
+        others = [json.loads(other.images) for other in pairs if other.original.data == pair.original.data]
+        keys = sorted(key for key in settings if any(other.get(key) != settings[key] for other in others))
+        names.append(", ".join(f"{key}={settings[key]}" for key in keys))
+    return names
 
 
 def _figure(data: str, pairs: Sequence[Pair], titles: dict[str, str], sample: int) -> Figure:
