@@ -1,11 +1,11 @@
 """The step that Lightning's predict loop drives: a batch is attributed, then the maps are evaluated."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64, Real, UInt8
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from zennit.canonizers import Canonizer
@@ -103,7 +103,7 @@ class Explainer(LightningModule):
         original = None
         if not self.canonizers or any(metric.needs_original for metric in self.metrics.values()):
             original = self._original(query)
-        attribution = self.method(query, self.canonizers) if original is None or self.canonizers else original
+        attribution = self._maps(query, self.canonizers) if original is None or self.canonizers else original
         _check_finite("method", "relevance", attribution, batch["sample_id"])
 
         explanation = Explanation(
@@ -116,6 +116,9 @@ class Explainer(LightningModule):
             attribution=attribution,
             original=original,
             predict=self._predict,
+            normalize=self.normalize,
+            explain=self._explain,
+            network=self.explained,
             batch_size=self.batch_size,
             seed=self.seed,
         )
@@ -140,14 +143,39 @@ class Explainer(LightningModule):
         sample_id: Int64[Tensor, " batch"],
     ) -> Query:
         """The question that the method answers for a batch of images."""
-        input, (low, high) = self.normalize(image, self.precision), self.normalize.bounds(self.precision)
+        return self._query(self.normalize(image, self.precision), target, sample_id)
+
+    def _query(
+        self,
+        input: Float[Tensor, "batch channels height width"],
+        target: Int64[Tensor, " batch"],
+        sample_id: Int64[Tensor, " batch"],
+    ) -> Query:
+        low, high = self.normalize.bounds(self.precision)
         return Query(self.explained, input, target, low, high, sample_id, self.seed)
+
+    def _explain(
+        self,
+        input: Float[Tensor, "batch channels height width"],
+        target: Int64[Tensor, " batch"],
+        sample_id: Int64[Tensor, " batch"],
+    ) -> Float[Tensor, "batch channels height width"]:
+        return self._maps(self._query(input, target, sample_id), self.canonizers)
+
+    def _maps(self, query: Query, canonizers: Sequence[Canonizer] = ()) -> Float[Tensor, "n channels height width"]:
+        maps = self.method(query, canonizers)
+        batch, _, height, width = query.input.shape
+        check(
+            maps.ndim == 4 and (len(maps), *maps.shape[2:]) == (batch, height, width), "method",
+            f"maps of shape ({batch}, channels, {height}, {width}), as the images", tuple(maps.shape),
+        )  # fmt: skip
+        return maps
 
     def _original(self, query: Query) -> Float[Tensor, "batch channels height width"]:
         key = (*query.sample_id.tolist(), str(query.input.device))
-        return self.originals.get(key, lambda: self.method(query), keep=bool(self.canonizers))
+        return self.originals.get(key, lambda: self._maps(query), keep=bool(self.canonizers))
 
-    def _predict(self, image: UInt8[Tensor, "n channels height width"]) -> Float[Tensor, "n classes"]:
+    def _predict(self, image: Real[Tensor, "n channels height width"]) -> Float[Tensor, "n classes"]:
         logits: Tensor = self.model(self.normalize(image, self.model_dtype))
         return logits
 

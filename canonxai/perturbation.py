@@ -1,16 +1,48 @@
-"""Input perturbation: regions of the image are replaced by noise, in the order of their attribution.
+"""Input perturbation: regions of the image are replaced by something else, in the order of their attribution.
 
 There is no sequence in it. With ``rank(r)`` the position of region ``r`` in the descending order of attribution, the
 image after ``k`` replacements is ``x_k = where(rank < k, noise, x)``: all steps of all samples are independent images
-that are evaluated in plain batched forwards.
+that are evaluated in plain batched forwards. What has no order in it, as a random choice of pixels, goes the same way.
 """
 
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, Real
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
+
+Pixels = Real[Tensor, "n channels height width"]
+Samples = Int64[Tensor, " n"]
+#: images with the pixels of a mask replaced, given which sample of the batch each is made of
+Replace = Callable[[Pixels, Bool[Tensor, "n height width"], Samples], Pixels]
+
+
+def paste(values: Real[Tensor, "batch channels height width"]) -> Replace:
+    """Replaces pixels by those of another image, one for each sample."""
+    return lambda image, replaced, sample: torch.where(replaced[:, None], values[sample], image)
+
+
+def every_step(
+    score: Callable[[Samples, Samples], Float[Tensor, "n *values"]],
+    samples: int,
+    steps: int,
+    batch_size: int,
+    device: torch.device,
+) -> Float[Tensor, "batch steps *values"]:
+    """The scores of all steps of all samples, ``batch_size`` at once.
+
+    Args:
+        score: given the indices of samples in the batch, and a step for each.
+        samples: how many there are.
+        steps: how many steps each sample has.
+        batch_size: does not change the result.
+        device: of the indices.
+    """
+    places = torch.arange(samples * steps, device=device)
+    chunks = (places[start : start + batch_size] for start in range(0, len(places), batch_size))
+    scores = torch.cat([score(chunk // steps, chunk % steps) for chunk in chunks])
+    return scores.view(samples, steps, *scores.shape[1:])
 
 
 def region_scores(heatmap: Float[Tensor, "batch height width"], size: int) -> Float[Tensor, "batch rows columns"]:
@@ -49,9 +81,9 @@ def perturbed_pixels(
 
 
 def perturbation_curve(
-    score: Callable[[UInt8[Tensor, "n channels height width"], Int64[Tensor, " n"]], Float[Tensor, " n"]],
-    image: UInt8[Tensor, "batch channels height width"],
-    noise: UInt8[Tensor, "batch channels height width"],
+    score: Callable[[Pixels, Samples], Float[Tensor, " n"]],
+    image: Real[Tensor, "batch channels height width"],
+    replace: Replace,
     rank: Int64[Tensor, "batch height width"],
     counts: Int64[Tensor, " steps"],
     batch_size: int,
@@ -61,16 +93,15 @@ def perturbation_curve(
     Args:
         score: ``f`` of images, given the index of the sample that each is made of.
         image: the images ``x``, pixel values.
-        noise: what replaces them.
+        replace: what replaces them.
         rank: the order in which pixels are replaced.
         counts: how many of the first ranks are replaced.
         batch_size: images in one forward; does not change the result.
     """
-    samples = torch.arange(len(image), device=image.device).repeat_interleave(len(counts))
-    limits = counts.to(image.device).repeat(len(image))
-    curve = []
-    for start in range(0, len(samples), batch_size):
-        sample, limit = samples[start : start + batch_size], limits[start : start + batch_size]
-        replaced = (rank[sample] < limit[:, None, None])[:, None]
-        curve.append(score(torch.where(replaced, noise[sample], image[sample]), sample))
-    return torch.cat(curve).view(len(image), len(counts))
+    counts = counts.to(image.device)
+
+    def score_of_step(sample: Samples, step: Samples) -> Float[Tensor, " n"]:
+        replaced = rank[sample] < counts[step, None, None]
+        return score(replace(image[sample], replaced, sample), sample)
+
+    return every_step(score_of_step, len(image), len(counts), batch_size, image.device)

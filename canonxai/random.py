@@ -22,6 +22,13 @@ class Stream(Enum):
     TIES = 2  #: order of regions with equal attribution
     RANDOM_MAP = 3
     SMOOTHGRAD = 4
+    SUBSETS = 5  #: pixels of the faithfulness correlation
+    COMPLETION = 6  #: what sufficiency puts where the map says it does not matter
+    IMPUTATION = 7  #: noise on imputed pixels
+    SENSITIVITY = 8
+    LIPSCHITZ = 9
+    OTHER_CLASS = 10
+    PARAMETERS = 11
 
 
 def bits(seed: int, stream: Stream, sample_id: Int64[Tensor, " batch"], count: int) -> Int64[Tensor, "batch count"]:
@@ -43,9 +50,23 @@ def normal(
     seed: int, stream: Stream, sample_id: Int64[Tensor, " batch"], shape: tuple[int, ...]
 ) -> Float[Tensor, "batch *shape"]:
     """Standard normal values in float64, by the inverse of the distribution function."""
-    uniform = (_shift_right(bits(seed, stream, sample_id, math.prod(shape)), 12).double() + 0.5) * 2.0**-52  # in (0, 1)
-    normal: Tensor = torch.special.ndtri(uniform)
-    return normal.view(-1, *shape)
+    normal: Tensor = torch.special.ndtri(uniform(seed, stream, sample_id, shape))
+    return normal
+
+
+def uniform(
+    seed: int, stream: Stream, sample_id: Int64[Tensor, " batch"], shape: tuple[int, ...]
+) -> Float[Tensor, "batch *shape"]:
+    """Values drawn uniformly from (0, 1), in float64."""
+    values = (_shift_right(bits(seed, stream, sample_id, math.prod(shape)), 12).double() + 0.5) * 2.0**-52
+    return values.view(-1, *shape)
+
+
+def below(
+    seed: int, stream: Stream, sample_id: Int64[Tensor, " batch"], limit: Int64[Tensor, " batch"]
+) -> Int64[Tensor, " batch"]:
+    """One integer of each sample, drawn uniformly from 0 to ``limit`` - 1."""
+    return _shift_right(bits(seed, stream, sample_id, 1)[:, 0], 1) % limit
 
 
 def _mix(z: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:

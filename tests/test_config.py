@@ -39,9 +39,9 @@ def test_every_method_builds_and_is_named_as_its_file(config, name):
 @pytest.mark.parametrize("name", options("metric"))
 def test_every_metric_builds_and_its_columns_are_described(config, name):
     metrics = build_metrics(config(f"metric=[{name}]"))
-    assert list(metrics) == [name]
-    assert isinstance(metrics[name], Metric)
-    assert all(column.description for column in metrics[name].columns.values())
+    assert list(metrics) == [name] or (name == "followup" and len(metrics) == 6)
+    assert all(isinstance(metric, Metric) for metric in metrics.values())
+    assert all(column.description for metric in metrics.values() for column in metric.columns.values())
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vgg16_bn"])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from canonxai.perturbation import perturbation_curve, perturbed_pixels, ranks, region_scores
+from canonxai.perturbation import paste, perturbation_curve, perturbed_pixels, ranks, region_scores
 
 
 def generator(seed):
@@ -79,7 +79,7 @@ def test_curve_scores_each_sample_with_its_first_ranks_replaced(batch_size):
         seen.append(len(images))
         return (weight[sample] * images).sum((1, 2, 3))
 
-    curve = perturbation_curve(score, image, noise, rank, torch.tensor(counts), batch_size)
+    curve = perturbation_curve(score, image, paste(noise), rank, torch.tensor(counts), batch_size)
     for sample in range(3):
         for step, count in enumerate(counts):
             replaced = image[sample].clone()

@@ -199,7 +199,7 @@ class Network(nn.Module):
         return self.linear(flat)
 
 
-def explain(tmp_path, dataset, network, metrics=("localization",)):
+def explain(tmp_path, dataset, network, method=None):
     from omegaconf import OmegaConf
 
     from canonxai.attribution.gradient import Gradient
@@ -212,7 +212,7 @@ def explain(tmp_path, dataset, network, metrics=("localization",)):
 
     chosen = {"localization": Localization()}
     store = Store(tmp_path, sample_schema(chosen))
-    explainer = Explainer(network, Normalization([0.0] * 3, [1.0] * 3), Gradient(), chosen)
+    explainer = Explainer(network, Normalization([0.0] * 3, [1.0] * 3), method or Gradient(), chosen)
     cfg = OmegaConf.create({"trainer": {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu"}})
     build_trainer(cfg, None, [StoreWriter(store)]).predict(
         explainer, datamodule=DataModule(dataset, 2, 0), return_predictions=False
@@ -234,6 +234,17 @@ def test_a_map_that_is_not_a_number_stops_the_run_and_keeps_what_was_computed(tm
         explain(tmp_path, Dataset(), Network(bad=40 / 255))
     parts = [pq.read_table(path) for path in sorted((tmp_path / "parts").iterdir())]
     assert [index for part in parts for index in part["sample_id"].to_pylist()] == [0, 1, 2, 3]
+
+
+def test_a_map_of_another_shape_than_the_images_is_refused(tmp_path):
+    from canonxai.attribution.gradient import Gradient
+
+    class PerPixel(Gradient):
+        def __call__(self, query, canonizers=()):
+            return super().__call__(query, canonizers).sum(1)
+
+    with pytest.raises(UserError, match=r"method: expected maps of shape \(2, channels, 16, 16\).* got \(2, 16, 16\)"):
+        explain(tmp_path, Dataset(), Network(), PerPixel())
 
 
 def test_a_model_with_too_few_outputs_is_refused(tmp_path):

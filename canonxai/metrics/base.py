@@ -5,8 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jaxtyping import Bool, Float, Int64, UInt8
-from torch import Tensor
+from jaxtyping import Bool, Float, Int64, Real, UInt8
+from torch import Tensor, nn
+
+from canonxai.models.normalization import Normalization
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,12 @@ class Explanation:
         logits: the original network's output for ``image``.
         attribution: the maps, per channel.
         original: the same method's maps on the original network, where a metric needs them.
-        predict: the original network's logits of other images; evaluated without gradients.
+        predict: the original network's logits of other images, pixel values in [0, 255] that need not be whole;
+            evaluated without gradients.
+        normalize: from pixel values to the network's input.
+        explain: the same method's maps, in the same state of canonization, of other inputs and targets, given the
+            sample that each is made of.
+        network: what ``explain`` explains; changed only within :func:`canonxai.models.snapshot.restored`.
         batch_size: how many images ``predict`` should be given at once.
         seed: the run's seed.
     """
@@ -35,9 +42,21 @@ class Explanation:
     logits: Float[Tensor, "batch classes"]
     attribution: Float[Tensor, "batch channels height width"]
     original: Float[Tensor, "batch channels height width"] | None
-    predict: Callable[[UInt8[Tensor, "n channels height width"]], Float[Tensor, "n classes"]]
+    predict: Callable[[Real[Tensor, "n channels height width"]], Float[Tensor, "n classes"]]
+    normalize: Normalization
+    explain: Callable[
+        [Float[Tensor, "n channels height width"], Int64[Tensor, " n"], Int64[Tensor, " n"]],
+        Float[Tensor, "n channels height width"],
+    ]
+    network: nn.Module
     batch_size: int
     seed: int
+
+    @property
+    def input(self) -> Float[Tensor, "batch channels height width"]:
+        """What the network gets for ``image``, in the maps' precision."""
+        input: Tensor = self.normalize(self.image, self.attribution.dtype)
+        return input
 
 
 @dataclass(frozen=True)

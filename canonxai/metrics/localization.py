@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from canonxai.errors import check_choice
-from canonxai.metrics.base import Column, Explanation, Metric, heatmap
+from canonxai.metrics.region import RegionMetric
 
 
 def inside_total_ratio(
@@ -37,30 +36,16 @@ def inside_total_ratio(
     return ratio.where(region.any(-1).any(-1), torch.nan)
 
 
-class Localization(Metric):
-    """The inside-total ratio mu of the channel-summed map.
+class Localization(RegionMetric):
+    """The inside-total ratio mu of the channel-summed map."""
 
-    Args:
-        region: ``box``, the union of the boxes of the true class, or ``mask``, the object itself.
+    name = "localization"
+    description = (
+        "inside-total ratio mu = R+ inside the {region} / R+ total, in [0, 1]; "
+        "null where no relevance is positive or there is no object"
+    )
 
-    Raises:
-        UserError: if ``region`` is neither.
-    """
-
-    def __init__(self, region: str = "box") -> None:
-        check_choice("metric.localization.region", region, ("box", "mask"))
-        self.region = region
-
-    @property
-    def columns(self) -> dict[str, Column]:
-        return {
-            "localization": Column(
-                f"inside-total ratio mu = R+ inside the {self.region} / R+ total, in [0, 1]; "
-                "null where no relevance is positive or there is no object",
-                higher_is_better=True,
-            )
-        }
-
-    def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, " batch"]]:
-        region = batch.box if self.region == "box" else batch.mask
-        return {"localization": inside_total_ratio(heatmap(batch.attribution), region)}
+    def score(
+        self, relevance: Float[Tensor, "batch height width"], region: Bool[Tensor, "batch height width"]
+    ) -> Float[Tensor, " batch"]:
+        return inside_total_ratio(relevance, region)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from canonxai.errors import check
@@ -32,7 +32,7 @@ class Normalization(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float64).view(3, 1, 1), persistent=False)
 
     def forward(
-        self, pixels: UInt8[Tensor, "*batch 3 height width"], dtype: torch.dtype = torch.float32
+        self, pixels: Real[Tensor, "*batch 3 height width"], dtype: torch.dtype = torch.float32
     ) -> Float[Tensor, "*batch 3 height width"]:
         return (pixels.to(dtype) / 255 - self.mean.to(dtype)) / self.std.to(dtype)
 

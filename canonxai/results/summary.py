@@ -58,20 +58,23 @@ def _floats(column: Any) -> np.ndarray:
     return np.asarray(column.cast("float64").to_numpy())
 
 
-def _mean_curve(store: Store, name: str) -> list[float]:
+def _mean_curve(store: Store, name: str) -> list[float | None]:
+    """The mean at each step over the images where it is defined, as are the means of numbers."""
     total: np.ndarray | float = 0.0
-    rows = 0
+    defined: np.ndarray | int = 0
     for batch in store.batches([name]):
         curves = np.stack(batch.column(name).to_numpy(zero_copy_only=False))
-        total, rows = total + curves.sum(0), rows + len(curves)
-    return [float(value) for value in np.atleast_1d(total / rows)]
+        total, defined = total + np.nansum(curves, 0), defined + np.isfinite(curves).sum(0)
+    return [
+        float(value / n) if n else None for value, n in zip(np.atleast_1d(total), np.atleast_1d(defined), strict=True)
+    ]
 
 
 def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     """The table at the end of a run."""
     title = f"{summary['title']} on {summary['model']}, {summary['state']}, {summary['images']} images"
     table = Table(title=Text(title), title_justify="left", caption=Text(_caption(summary)), caption_justify="left")
-    table.add_column("metric")
+    table.add_column("metric", overflow="fold")
     for stratum in STRATA:
         table.add_column(stratum, justify="right", no_wrap=True)
     for name, values in summary["metrics"].items():

@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy.spatial.distance import cosine
 
-from canonxai.metrics import Explanation
 from canonxai.metrics.distance import Distance, cosine_distance
+from tests.metrics.batches import explanation
 
 
 def random_maps(seed, dtype=torch.float64, shape=(2, 5, 6, 7)):
@@ -20,23 +20,6 @@ def exact(first, second):
         first, second = ([Decimal(value) for value in relevance.flatten().tolist()] for relevance in (first, second))
         inner = sum(a * b for a, b in zip(first, second, strict=True))
         return float(1 - inner / (sum(a * a for a in first) * sum(b * b for b in second)).sqrt())
-
-
-def explanation(attribution, original):
-    batch, channels, height, width = attribution.shape
-    return Explanation(
-        sample_id=torch.arange(batch),
-        image=torch.zeros(batch, channels, height, width, dtype=torch.uint8),
-        box=torch.ones(batch, height, width, dtype=torch.bool),
-        mask=torch.ones(batch, height, width, dtype=torch.bool),
-        target=torch.zeros(batch, dtype=torch.int64),
-        logits=torch.zeros(batch, 2),
-        attribution=attribution,
-        original=original,
-        predict=lambda image: pytest.fail("the distance needs no forward"),
-        batch_size=1,
-        seed=0,
-    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -110,7 +93,7 @@ def test_metric_compares_the_maps_summed_over_channels():
     sums = [[sum(channel for channel in sample) for sample in maps] for maps in (attribution, original)]
     expected = [cosine(a.flatten(), b.flatten()) for a, b in zip(*sums, strict=True)]
     metric = Distance()
-    values = metric(explanation(attribution, original))
+    values = metric(explanation(attribution, original=original))
     assert values.keys() == metric.columns.keys() == {"distance"}
     assert values["distance"].tolist() == pytest.approx(expected)
     assert metric.columns["distance"].higher_is_better is None
@@ -119,4 +102,4 @@ def test_metric_compares_the_maps_summed_over_channels():
 def test_metric_asks_for_the_original_maps_and_fails_without_them():
     assert Distance.needs_original
     with pytest.raises(ValueError, match=r"Explanation\.original"):
-        Distance()(explanation(random_maps(0, shape=(4, 3, 5, 6)), None))
+        Distance()(explanation(random_maps(0, shape=(4, 3, 5, 6))))

@@ -1,20 +1,22 @@
 """Input perturbation against a loop over samples, steps and regions, its invariances, and Quantus."""
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import conv2d
 
 from canonxai import random
 from canonxai.errors import UserError
-from canonxai.metrics import Explanation, heatmap
+from canonxai.metrics import heatmap
 from canonxai.metrics.input_perturbation import InputPerturbation
-from canonxai.perturbation import perturbation_curve, ranks
+from canonxai.perturbation import paste, perturbation_curve, ranks
 from canonxai.random import Stream
+from tests.metrics import batches
+from tests.metrics.batches import of_map, select
 
 SAMPLES, CLASSES, HEIGHT, WIDTH = 5, 4, 6, 7
 
@@ -61,31 +63,16 @@ def heatmaps(kind):
 def explanation(attribution=None, **changes):
     """Five images explained."""
     image = torch.randint(0, 256, (SAMPLES, 3, HEIGHT, WIDTH), generator=torch.Generator().manual_seed(2))
-    batch = Explanation(
+    batch = batches.explanation(
+        heatmaps("continuous") if attribution is None else attribution,
         sample_id=torch.tensor([3, 0, 41, 7, 5]),
         image=image.to(torch.uint8),
-        box=torch.ones(SAMPLES, HEIGHT, WIDTH, dtype=torch.bool),
-        mask=torch.ones(SAMPLES, HEIGHT, WIDTH, dtype=torch.bool),
         target=torch.tensor([0, 3, 1, 1, 2]),
         logits=NETWORK(image),
-        attribution=heatmaps("continuous") if attribution is None else attribution,
-        original=None,
         predict=NETWORK,
-        batch_size=64,
         seed=11,
     )
     return replace(batch, **changes)
-
-
-def select(batch, chosen):
-    """Some samples of a batch."""
-    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return replace(batch, **{name: value[chosen] for name, value in values.items() if isinstance(value, Tensor)})
-
-
-def of_map(scores):
-    """Attributions whose channel sums are the given maps."""
-    return torch.stack([scores, torch.zeros_like(scores), torch.zeros_like(scores)], 1)
 
 
 def textbook_f(image, target, output):
@@ -304,7 +291,7 @@ def test_curve_is_that_of_pixel_flipping_of_quantus():
     curve = perturbation_curve(
         lambda images, sample: network(images).gather(1, target[sample, None])[:, 0],
         image,
-        torch.zeros_like(image),
+        paste(torch.zeros_like(image)),
         ranks(heatmap(attribution), torch.arange(36).expand(SAMPLES, 36)),
         torch.arange(1, 37),
         batch_size=50,

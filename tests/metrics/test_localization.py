@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from canonxai.errors import UserError
-from canonxai.metrics import Explanation
 from canonxai.metrics.localization import Localization, inside_total_ratio
+from tests.metrics.batches import explanation
 
 
 def textbook(relevance, region):
@@ -28,24 +28,6 @@ def random_batch(seed, dtype=torch.float64, channels=None):
     relevance = torch.randn(shape, generator=generator, dtype=dtype)
     region = torch.rand((2, 7, 6, 5), generator=generator) < torch.linspace(0.2, 0.8, 7)[:, None, None]
     return relevance, region[0], region[1]
-
-
-def explanation(attribution, box, mask):
-    """A batch of which a localization may look at the attribution and the region only."""
-    batch, channels, height, width = attribution.shape
-    return Explanation(
-        sample_id=torch.arange(batch),
-        image=torch.zeros(batch, channels, height, width, dtype=torch.uint8),
-        box=box,
-        mask=mask,
-        target=torch.zeros(batch, dtype=torch.int64),
-        logits=torch.zeros(batch, 2),
-        attribution=attribution,
-        original=None,
-        predict=lambda image: pytest.fail("localization needs no forward"),
-        batch_size=1,
-        seed=0,
-    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -127,7 +109,7 @@ def test_metric_sums_the_channels_and_looks_at_the_region_of_its_name(region):
     heatmap = attribution[:, 0] + attribution[:, 1] + attribution[:, 2]
     expected = [textbook(*one) for one in zip(heatmap, {"box": box, "mask": mask}[region], strict=True)]
     metric = Localization(region)
-    values = metric(explanation(attribution, box, mask))
+    values = metric(explanation(attribution, box=box, mask=mask))
     assert values.keys() == metric.columns.keys() == {"localization"}
     assert values["localization"].tolist() == pytest.approx(expected)
     assert region in metric.columns["localization"].description

@@ -1,0 +1,37 @@
+"""A network whose layers forget what they learned, from the output on, until a block ends."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from canonxai import random
+from canonxai.models.snapshot import restored
+from canonxai.random import Stream
+
+
+def layers(network: nn.Module) -> list[nn.Module]:
+    """The layers that have parameters of their own, from the output to the input, in the order of definition."""
+    found = [module for module in network.modules() if hasattr(module, "reset_parameters")]
+    return [layer for layer in reversed(found) if any(True for _ in layer.parameters(recurse=False))]
+
+
+@contextmanager
+def randomized(network: nn.Module, count: int, seed: int) -> Iterator[None]:
+    """The first ``count`` of :func:`layers` have new parameters within the block, drawn as when they were made.
+
+    They are drawn on the CPU, one generator a layer, so that they depend on ``seed`` and the layer's place alone; the
+    network's own parameters are put back, the very same objects.
+    """
+    with restored(network), torch.random.fork_rng(devices=[]):
+        for place, layer in enumerate(layers(network)[:count]):
+            torch.default_generator.manual_seed(int(random.bits(seed, Stream.PARAMETERS, torch.tensor([place]), 1)))
+            fresh: Any = copy.deepcopy(layer).cpu()
+            fresh.reset_parameters()
+            fresh.to(next(layer.parameters()).device)
+            layer._parameters.update(fresh._parameters)
+            layer._buffers.update(fresh._buffers)
+        yield

@@ -1,0 +1,64 @@
+"""Region perturbation: the output's fall when regions are replaced in the order of the map, and in the opposite one.
+
+    AOPC = mean_k f(x_0) - f(x_k),    ABPC = AOPC_MoRF - AOPC_LeRF
+
+with the most relevant regions first (MoRF) or the least relevant ones (LeRF). Samek et al., IEEE TNNLS 2017,
+"Evaluating the visualization of what a deep neural network has learned"; the area between the two curves is what does
+not depend on how much any replacement disturbs the network: Blücher, Vielhaben and Strodthoff, TMLR 2024, "Decoupling
+pixel flipping and occlusion strategy for consistent XAI benchmarks". The mean goes over the evaluated k > 0, where
+Samek et al. count k = 0, which adds a zero, too.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from canonxai.metrics.base import Column, Explanation, heatmap
+from canonxai.metrics.perturbation_metric import PerturbationMetric
+from canonxai.metrics.replacement import replacement
+
+
+class RegionPerturbation(PerturbationMetric):
+    """The curves of both orders, their mean falls, and the area between them."""
+
+    name = "region_perturbation"
+
+    def __init__(
+        self,
+        region_size: int = 8,
+        steps: int = 20,
+        fraction: float = 1.0,
+        spacing: str = "linear",
+        output: str = "probability",
+        replacement: str = "blur",
+    ) -> None:
+        super().__init__(region_size, steps, fraction, spacing, output, replacement)
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        fall = f"mean over k > 0 of f(x_0) - f(x_k), {self.output}; in [-1, 1] for probabilities"
+        return {
+            "region_perturbation_morf": Column(f"most relevant regions first: {fall}", higher_is_better=True),
+            "region_perturbation_lerf": Column(f"least relevant regions first: {fall}", higher_is_better=False),
+            "region_perturbation_abpc": Column(
+                "area between the curves: the fall of most minus least relevant first, in [-1, 1] for probabilities",
+                higher_is_better=True,
+            ),
+            "region_perturbation_morf_curve": Column(
+                f"f(x_k) from k = 0 on, most relevant regions first; {self.output}", kind="curve", axis=self.axis
+            ),
+            "region_perturbation_lerf_curve": Column(
+                f"f(x_k) from k = 0 on, least relevant regions first; {self.output}", kind="curve", axis=self.axis
+            ),
+        }
+
+    def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, "batch *axis"]]:
+        relevance, replace, start = heatmap(batch.attribution), replacement(self.replacement, batch), self.start(batch)
+        morf, lerf = (self.curve(batch, sign * relevance, batch.image, replace) for sign in (1, -1))
+        return {
+            "region_perturbation_morf": (start - morf).mean(1),
+            "region_perturbation_lerf": (start - lerf).mean(1),
+            "region_perturbation_abpc": (lerf - morf).mean(1),
+            "region_perturbation_morf_curve": torch.cat([start, morf], 1),
+            "region_perturbation_lerf_curve": torch.cat([start, lerf], 1),
+        }
