@@ -12,7 +12,8 @@ from typing import Any
 from torch import fx, nn
 from zennit.canonizers import Canonizer
 from zennit.core import BasicHook, Composite, Hook
-from zennit.types import BatchNorm
+
+from canonxai.attribution.batchnorm import is_merged
 
 GRADIENT = "gradient"  #: no rule: autograd's own
 MERGED = "merged: computes the identity"
@@ -69,7 +70,7 @@ def rule_table(model: nn.Module, composite: Composite, canonizers: Sequence[Cano
 
 def _module_layer(name: str, module: nn.Module, calls: int, hook: Hook | None) -> Layer:
     notes = []
-    if isinstance(module, BatchNorm) and "forward" in vars(module):
+    if is_merged(module):
         notes.append(MERGED)
     if calls > 1 and isinstance(hook, BasicHook):
         notes.append("shared: the rule sees the input of its last call only")
@@ -83,10 +84,12 @@ def _rule(module: nn.Module) -> Hook | None:
 
 
 class _LeafTracer(fx.Tracer):
-    """Looks into every module that has children, and into no other."""
+    """Looks into every module that calls its children, and into no other."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return not any(True for _ in m.children())
+        # attention as it is written does not call its child: a function computes all with the child's weights
+        is_attention = isinstance(m, nn.MultiheadAttention) and "forward" not in vars(m)
+        return is_attention or not any(True for _ in m.children())
 
 
 def _operations(model: nn.Module) -> list[tuple[str, bool]]:
