@@ -7,6 +7,7 @@ that signature. So a new method, metric, model or data set needs a class and a Y
 
 import dataclasses
 import hashlib
+import importlib
 import inspect
 import json
 import typing
@@ -25,6 +26,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from canonxai.errors import UserError
+from canonxai.models.preprocessing import Preprocessing
 
 _here = Path(__file__).resolve().parent
 #: the folder of the YAML files, in a wheel (beside this file) and in a checkout (one above)
@@ -47,13 +49,16 @@ class Data:
     batch_size: int = MISSING
     num_workers: int = MISSING
     on_error: str = "exclude"
+    cache: str | None = None
 
 
 @dataclass
 class Model:
     name: str = MISSING
-    variants: dict[str, Any] = MISSING
-    checkpoint: str | None = MISSING
+    checkpoint: str | None = None
+    label_space: str | None = None  # what the outputs mean; None for whatever the data set's labels mean
+    classes: Any = None  # names of the outputs in their order, or a file of them; None for the data set's order
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
 
 @dataclass
@@ -69,7 +74,7 @@ class Method:
 
 
 #: the schema of the keys that all configs of a group share
-GROUPS: dict[str, type] = {"data": Data, "model": Model, "canonizer": Canonizer, "method": Method}
+GROUPS: dict[str, type] = {"model": Model, "data": Data, "canonizer": Canonizer, "method": Method}
 
 
 @dataclass
@@ -134,6 +139,7 @@ def register() -> None:
     """Makes the schemas of the whole configs available to their defaults lists."""
     OmegaConf.register_new_resolver("cell", _cell, replace=True)
     OmegaConf.register_new_resolver("options", options, replace=True)
+    OmegaConf.register_new_resolver("preprocessing", _preprocessing, replace=True)
     store = ConfigStore.instance()
     store.store(name="schema_config", node=Config)
     store.store(name="schema_training", node=Training)
@@ -141,6 +147,12 @@ def register() -> None:
 
 def _cell(*, _root_: DictConfig) -> str:
     return cell_name(_root_)
+
+
+def _preprocessing(zoo: str, name: str, weights: Any) -> dict[str, Any]:
+    """What the weights of a network of ``canonxai.models.<zoo>`` expect."""
+    module = importlib.import_module(f"canonxai.models.{zoo}")
+    return dataclasses.asdict(module.preprocessing(name, weights))
 
 
 _NO_GROUPS = ("hydra", "claims", "sweep")
@@ -159,7 +171,7 @@ def options() -> str:
 
 #: keys on which no result depends
 _NO_SETTINGS = ("study", "save_maps", "trainer", "logger", "report", "hydra")
-_NO_SETTINGS_OF = {"data": ("batch_size", "num_workers", "on_error"), "perturbation": ("batch_size",)}
+_NO_SETTINGS_OF = {"data": ("batch_size", "num_workers", "on_error", "cache"), "perturbation": ("batch_size",)}
 
 
 def state(cfg: DictConfig) -> str:
@@ -255,7 +267,7 @@ def _arguments(target: Any, exclude: set[str]) -> DictConfig:
 
 def _assign(typed: DictConfig, key: str, value: Any, name: str) -> None:
     try:
-        typed[key] = value
+        OmegaConf.update(typed, key, value, merge=True)
     except OmegaConfBaseException as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         hint = f" Write a list as {name}=[{value}]." if "is not a ListConfig" in reason else ""

@@ -41,6 +41,7 @@ class Explainer(LightningModule):
         method: how to explain.
         metrics: what to evaluate, by name.
         canonizer: ``None`` explains the network as written.
+        outputs: how many classes the network must have; ``None`` for any number.
         target: which class is explained.
         precision: of the maps.
         seed: of all random numbers.
@@ -57,6 +58,7 @@ class Explainer(LightningModule):
         method: Method,
         metrics: Mapping[str, Metric],
         canonizer: Canonizer | None = None,
+        outputs: int | None = None,
         target: Target = Target.label,
         precision: torch.dtype = torch.float64,
         seed: int = 0,
@@ -77,7 +79,7 @@ class Explainer(LightningModule):
         self.normalize = normalize
         self.method, self.metrics = method, metrics
         self.canonizers = [] if canonizer is None else [canonizer]
-        self.target, self.seed, self.batch_size = target, seed, batch_size
+        self.outputs, self.target, self.seed, self.batch_size = outputs, target, seed, batch_size
         self.verify, self.tolerance = verify, tolerance
         self.originals = originals or OriginalMaps(memory=0)
         self.verified = 0
@@ -89,9 +91,10 @@ class Explainer(LightningModule):
             return None
         logits = self._predict(batch["image"])
         _check_finite("model", "logits", logits, batch["sample_id"])
+        expected = self.outputs or max(int(batch["label"].max()) + 1, logits.shape[1])
         check(
-            int(batch["label"].max()) < logits.shape[1], "model", f"an output for class {int(batch['label'].max())}",
-            f"{logits.shape[1]} outputs", "Choose a model whose label_space is the data set's.",
+            logits.shape[1] == expected, "model", f"{expected} outputs, one for each class", logits.shape[1],
+            "Choose a model for the data set's classes, or name those of its outputs in model.classes.",
         )  # fmt: skip
         self._verify(batch["image"])
 

@@ -16,12 +16,17 @@ class ImagesPerSecond(ProgressColumn):
         return Text("" if speed is None else f"{speed:.1f} images/s")
 
 
+def image_bar(console: Console) -> Progress:
+    """A bar whose tasks count images."""
+    columns = BarColumn(), MofNCompleteColumn(), ImagesPerSecond(), TimeRemainingColumn()
+    return Progress(TextColumn("{task.description}", markup=False), *columns, console=console)
+
+
 class ImageProgress(Callback):
     """Counts images instead of batches, which Lightning's own bar counts."""
 
     def __init__(self, description: str, total: int, console: Console) -> None:
-        columns = BarColumn(), MofNCompleteColumn(), ImagesPerSecond(), TimeRemainingColumn()
-        self.progress = Progress(TextColumn("{task.description}", markup=False), *columns, console=console)
+        self.progress = image_bar(console)
         self.task = self.progress.add_task(description, total=total)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

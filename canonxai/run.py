@@ -26,11 +26,13 @@ from canonxai.attribution.rules import MERGED, rule_table
 from canonxai.config import Canonizer, Data, build, cell_name, check_groups, state
 from canonxai.config import Method as MethodSchema
 from canonxai.data import DataModule
+from canonxai.data.cache import Cached
 from canonxai.errors import UserError, check, check_choice
 from canonxai.explainer import Explainer
 from canonxai.memo import OriginalMaps
 from canonxai.metrics import Metric
 from canonxai.models.build import build_network
+from canonxai.models.labels import LabelCheck, output_names, outputs_of_labels
 from canonxai.models.normalization import Normalization
 from canonxai.progress import ImageProgress
 from canonxai.results.loggers import Cell, close, log_results
@@ -59,14 +61,20 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         UserError: for a mistake in the config, the model, the data or the folder.
     """
     quiet()
+    name = cell_name(cfg)
     check_groups(cfg)
     check(0 <= cfg.seed < 2**63, "seed", "an integer >= 0, < 2^63", cfg.seed)
     check_choice("precision", cfg.precision, PRECISIONS)
     check_choice("perturbation.precision", cfg.perturbation.precision, PRECISIONS)
     started = time.monotonic()
     metrics = build_metrics(cfg)
-    data = DataModule(build(cfg.data, "data", Data), cfg.data.batch_size, cfg.data.num_workers, cfg.data.on_error)
-    explainer = build_explainer(cfg, metrics)
+    dataset = build(cfg.data, "data", Data)
+    if cfg.data.cache is not None:
+        dataset = Cached(dataset, cfg.data.cache, cfg.data.num_workers)
+    names = dataset.classes if cfg.model.classes is None else output_names(cfg.model.classes)
+    outputs = outputs_of_labels(names, dataset.classes, getattr(dataset, "class_ids", None))
+    data = DataModule(dataset, cfg.data.batch_size, cfg.data.num_workers, cfg.data.on_error, outputs)
+    explainer = build_explainer(cfg, metrics, len(names))
 
     settings = typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
     with writing(folder):
@@ -76,14 +84,14 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     maps = MapsWriter(folder, cfg.save_maps)
     write_rules(folder, explainer, data)
 
-    cell = Cell(cfg.study, cell_name(cfg), folder, settings, (cfg.model.name, cfg.method.name, state(cfg)))
+    cell = Cell(cfg.study, name, folder, settings, (cfg.model.name, cfg.method.name, state(cfg)))
     console = Console(width=None if sys.stdout.isatty() else 120)
     logger = build(cfg.logger, "logger", cell=cell) if cfg.logger else None
     failed = True
     try:
         progress = ImageProgress(f"{cfg.method.title}, {cfg.model.name}, {state(cfg)}", len(data.dataset), console)
         writer = StoreWriter(store, getattr(data.dataset, "excluded", ()))
-        trainer = build_trainer(cfg, logger, [writer, maps, progress])
+        trainer = build_trainer(cfg, logger, [writer, maps, progress, LabelCheck(len(names))])
         trainer.predict(explainer, datamodule=data, return_predictions=False)
         expected = len(data.dataset) - writer.unreadable
         check(store.rows == expected, "trainer", f"all {expected} images to be explained", store.rows)
@@ -127,7 +135,7 @@ def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
     return metrics
 
 
-def build_explainer(cfg: DictConfig, metrics: dict[str, Metric]) -> Explainer:
+def build_explainer(cfg: DictConfig, metrics: dict[str, Metric], outputs: int) -> Explainer:
     """The network, the canonizer and the method, ready to explain batches."""
     canonizer, options = None, {}
     if cfg.canonize:
@@ -138,11 +146,12 @@ def build_explainer(cfg: DictConfig, metrics: dict[str, Metric]) -> Explainer:
     method: Method = build(cfg.method, "method", MethodSchema)
     ORIGINALS.open(OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, MAPS_DEPEND_ON), resolve=True))
     return Explainer(
-        build_network(cfg.model).to(PRECISIONS[cfg.perturbation.precision]),
+        build_network(cfg.model, cfg.data.label_space).to(PRECISIONS[cfg.perturbation.precision]),
         Normalization(cfg.data.mean, cfg.data.std),
         method,
         metrics,
         canonizer,
+        outputs=outputs,
         target=cfg.target,
         precision=PRECISIONS[cfg.precision],
         seed=cfg.seed,

@@ -69,7 +69,7 @@ def train(cfg: DictConfig) -> float:
     cfg.data.size = cfg.samples
     dataset = build(cfg.data, "data", Data)
     loader = DataLoader(dataset, batch_size=cfg.batch_size, num_workers=cfg.data.num_workers, drop_last=True)
-    model = build_network(cfg.model, trained=False)
+    model = build_network(cfg.model, cfg.data.label_space, trained=False)
     trainer: Trainer = build(
         cfg.trainer, "trainer", max_epochs=1, logger=False, enable_checkpointing=False, enable_model_summary=False
     )

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from canonxai.attribution import Method
@@ -43,17 +44,34 @@ def test_every_metric_builds_and_its_columns_are_described(config, name):
     assert all(column.description for column in metrics[name].columns.values())
 
 
-@pytest.mark.parametrize("name", options("model"))
+@pytest.mark.parametrize("name", ["resnet18", "vgg16_bn"])
 @pytest.mark.parametrize("data", ["scenes", "imagenet"])
 def test_every_model_builds_for_every_data_set_and_names_a_canonizer_that_fits(config, name, data):
     cfg = config(f"model={name}", f"data={data}")
     check_groups(cfg)
-    network = build_network(cfg.model, trained=False).eval()
+    network = build_network(cfg.model, cfg.data.label_space, trained=False).eval()
     canonizer = build(cfg.canonizer, "canonizer", Canonizer)
     instances = canonizer.apply(network)
     assert len(instances) > 10
     for instance in instances:
         instance.remove()
+
+
+ZOOS = {
+    "torchvision": ["model.name=resnet50"],
+    "timm": ["model.name=mobilenetv3_small_050"],
+    "custom": ["model.net._target_=canonxai.models.narrow.resnet18", "model.net.num_classes=1000"],
+}
+
+
+@pytest.mark.parametrize("zoo", sorted(set(options("model")) - {"resnet18", "vgg16_bn"}))
+def test_every_zoo_builds_a_network_and_names_its_preprocessing(config, zoo):
+    cfg = config(f"model={zoo}", *ZOOS[zoo], "data=imagenet")
+    check_groups(cfg)
+    network = build_network(cfg.model, cfg.data.label_space, trained=False).eval()
+    assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
+    assert cfg.data.resize == cfg.model.preprocessing.resize > 200
+    assert cfg.data.std == cfg.model.preprocessing.std
 
 
 @pytest.mark.parametrize("name", options("data"))
@@ -93,7 +111,7 @@ def test_the_paper_is_the_studys_grid():
 
 
 def test_the_default_is_the_model_exactly_as_written(config):
-    assert build_explainer(config("canonize=false"), {}).canonizers == []
+    assert build_explainer(config("canonize=false"), {}, 10).canonizers == []
 
 
 @pytest.mark.parametrize(
@@ -146,7 +164,7 @@ def test_mistakes_name_the_argument_and_what_was_expected(config, overrides, mes
     cfg = config(*overrides)
     with pytest.raises(UserError, match=message):
         check_groups(cfg)
-        build_explainer(cfg, {})
+        build_explainer(cfg, {}, 10)
 
 
 def test_an_argument_without_default_must_be_given():

@@ -72,10 +72,16 @@ class DataModule(LightningDataModule):
         batch_size: samples a batch; results do not depend on it.
         num_workers: loading processes; results do not depend on it.
         on_error: what happens to a file that cannot be read: ``exclude`` it, to be counted and listed, or ``raise``.
+        outputs: which output of the network each label is, ``None`` for one that it has not; by default the same.
     """
 
     def __init__(
-        self, dataset: LocalizationDataset, batch_size: int, num_workers: int, on_error: str = "exclude"
+        self,
+        dataset: LocalizationDataset,
+        batch_size: int,
+        num_workers: int,
+        on_error: str = "exclude",
+        outputs: Sequence[int | None] | None = None,
     ) -> None:
         super().__init__()
         check_choice("data.on_error", on_error, ("exclude", "raise"))
@@ -85,6 +91,7 @@ class DataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.on_error = on_error
+        self.outputs = outputs
 
     def first(self) -> Sample:
         """The first sample that can be read.
@@ -93,22 +100,28 @@ class DataModule(LightningDataModule):
             UserError: if there is none.
         """
         for index in range(len(self.dataset)):
-            if not isinstance(sample := self.dataset[index], Excluded):
+            if not isinstance(sample := self._labelled(self.dataset[index]), Excluded):
                 return sample
         raise UserError(f"data: expected images, got {len(self.dataset)} files that cannot be read.")
 
     def collate(self, samples: Sequence[Sample | Excluded]) -> Batch:
         """A batch of what could be read; it may be empty."""
+        samples = [self._labelled(sample) for sample in samples]
         excluded = [sample for sample in samples if isinstance(sample, Excluded)]
-        if excluded and self.on_error == "raise":
-            file, reason, detail = astuple(excluded[0])
-            raise UserError(
-                f"data: expected readable files, got {file!r} ({reason}: {detail}). Or data.on_error=exclude."
-            )
         read = [sample for sample in samples if not isinstance(sample, Excluded)]
         batch: Batch = default_collate(read) if read else {"sample_id": torch.empty(0, dtype=torch.int64)}  # type: ignore[typeddict-item]
         batch["excluded"] = [astuple(entry) for entry in excluded]
         return batch
+
+    def _labelled(self, sample: Sample | Excluded) -> Sample | Excluded:
+        """A sample with the network's output as its label."""
+        if self.outputs is None or isinstance(sample, Excluded):
+            return sample
+        output = self.outputs[sample["label"]]
+        if output is None:
+            name = self.dataset.classes[sample["label"]]
+            return Excluded(f"sample {sample['sample_id']}", "class that the network does not have", name)
+        return {**sample, "label": output}
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         dataset: Dataset[Batch] = self.dataset  # type: ignore[assignment]
@@ -121,6 +134,12 @@ class DataModule(LightningDataModule):
         )
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        # here and not in collate, as what a loading process raises comes with its traceback
+        if batch["excluded"] and self.on_error == "raise":
+            file, reason, detail = batch["excluded"][0]
+            raise UserError(
+                f"data: expected readable files, got {file!r} ({reason}: {detail}). Or data.on_error=exclude."
+            )
         # Lightning remembers the index of every sample that it predicted; memory would grow with the data set
         loader: Any = self.trainer and self.trainer.predict_dataloaders
         loader.batch_sampler.seen_batch_indices.clear()

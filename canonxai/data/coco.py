@@ -6,9 +6,8 @@ of an image and a category is one evaluation.
 
 import json
 import logging
-import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,13 @@ from jaxtyping import Bool
 from pycocotools import mask as rle
 
 from canonxai.data.base import Excluded
+from canonxai.data.classes import Classes, chosen_labels
+from canonxai.data.evaluations import KEEP, checked_size, evaluation
 from canonxai.data.geometry import Box, Geometry
-from canonxai.data.images import Annotated, AnnotatedImages, ImageError, image_size
+from canonxai.data.images import Annotated, AnnotatedImages
 from canonxai.errors import UserError, check, check_choice
 
 log = logging.getLogger(__name__)
-KEEP = ("include", "exclude")
 
 
 class COCO(AnnotatedImages):
@@ -36,11 +36,12 @@ class COCO(AnnotatedImages):
         root: holds ``annotations/instances_<split><year>.json`` and ``<split><year>``, unless the next two are given.
         year: of the release.
         split: ``train`` or ``val``.
+        classes: ``all``, or a list of names or labels (not the category ids); objects of other classes are ignored.
         annotations: the JSON file; ``None`` for that in ``root``.
         images: the folder of the images; ``None`` for that in ``root``.
         masks: ``False`` for boxes alone; instances without a segmentation have their box alone, which is told.
         crowd: ``exclude`` or ``include`` regions that hold many objects.
-        resize, crop, fit: see :class:`canonxai.data.geometry.Geometry`.
+        resize, crop, fit, interpolation: see :class:`canonxai.data.geometry.Geometry`.
         max_samples, per_class, shuffle_seed: see :class:`canonxai.data.images.AnnotatedImages`.
 
     Raises:
@@ -53,6 +54,7 @@ class COCO(AnnotatedImages):
         root: str | None = None,
         year: int = 2017,
         split: str = "val",
+        classes: Classes = "all",
         annotations: str | None = None,
         images: str | None = None,
         masks: bool = True,
@@ -60,6 +62,7 @@ class COCO(AnnotatedImages):
         resize: int = 256,
         crop: int = 224,
         fit: str = "crop",
+        interpolation: str = "bilinear",
         max_samples: int | None = None,
         per_class: int | None = None,
         shuffle_seed: int | None = None,
@@ -70,10 +73,10 @@ class COCO(AnnotatedImages):
         folder = Path(images or base / f"{split}{year}")
         check(file.is_file(), "data.annotations", "an existing JSON file", str(file), _GIVE_PATHS)
         check(folder.is_dir(), "data.images", "an existing folder", str(folder), _GIVE_PATHS)
-        entries, classes = read_instances(file, folder, masks, crowd)
-        super().__init__(
-            *split_entries(entries), classes, Geometry(resize, crop, fit), max_samples, per_class, shuffle_seed
-        )
+        entries, names = read_instances(file, folder, masks, crowd, classes)
+        expected = () if classes == "all" else chosen_labels(classes, names)
+        geometry = Geometry(resize, crop, fit, interpolation)
+        super().__init__(entries, names, expected, geometry, max_samples, per_class, shuffle_seed)
 
     def read_mask(self, sample: Annotated) -> Bool[np.ndarray, "height width"] | None:
         """The union of the instances; nothing where only boxes are known."""
@@ -84,12 +87,25 @@ _GIVE_PATHS = "Give data.root=PATH of COCO, or data.annotations=FILE and data.im
 
 
 def read_instances(
-    path: Path, images: Path, masks: bool = True, crowd: str = "exclude", classes: Sequence[str] | None = None
+    path: Path,
+    images: Path,
+    masks: bool = True,
+    crowd: str = "exclude",
+    classes: Classes = "all",
+    order: Sequence[str] | None = None,
 ) -> tuple[list[Annotated | Excluded], list[str]]:
     """The evaluations of an instances file, by file name and label, what was left out, and the class names.
 
+    Args:
+        path: the JSON file.
+        images: the folder of the images.
+        masks: see :class:`COCO`, as the next two.
+        crowd: see there.
+        classes: see there.
+        order: names of all classes by label; ``None`` for the categories in the order of their ids.
+
     Raises:
-        UserError: if the file is not COCO's, or a category is not among ``classes``.
+        UserError: if the file is not COCO's, a category is not in ``order``, or a class is unknown.
     """
     check_choice("data.crowd", crowd, KEEP)
     data = _load(path)
@@ -99,12 +115,13 @@ def read_instances(
         files = {key: str(entry["file_name"]) for key, entry in infos.items()}
     except (KeyError, TypeError) as error:
         raise _no_coco(path, f"a category or image without {error}") from error
-    classes = list(names.values()) if classes is None else list(classes)
+    order = list(names.values()) if order is None else list(order)
     for name in names.values():
-        check(name in classes, "data.classes", f"all categories of {path}", classes, f"{name!r} is missing.")
+        check(name in order, "data.classes", f"all categories of {path}", order, f"{name!r} is missing.")
     labels = {key: label for label, key in enumerate(names)}
-    if classes != list(names.values()):
-        labels = {key: classes.index(name) for key, name in names.items()}
+    if order != list(names.values()):
+        labels = {key: order.index(name) for key, name in names.items()}
+    chosen = set(chosen_labels(classes, order))
 
     entries: list[Annotated | Excluded] = []
     found: dict[Any, dict[int, list[dict[str, Any]]]] = {}
@@ -115,8 +132,10 @@ def read_instances(
             is_crowd, file = bool(instance.get("iscrowd", 0)), files[key]
         except (KeyError, TypeError, ValueError) as error:
             raise _no_coco(path, f"annotations[{number}] ({type(error).__name__}: {error})") from error
+        if label not in chosen:
+            continue
         if is_crowd and crowd == "exclude":
-            entries.append(Excluded(str(images / file), "crowd", classes[label]))
+            entries.append(Excluded(str(images / file), "crowd", order[label]))
         else:
             box = Box(x, y, x + width, y + height)
             found.setdefault(key, {}).setdefault(label, []).append({"box": box, "mask": instance.get("segmentation")})
@@ -134,13 +153,13 @@ def read_instances(
                 try:
                     mask = _encode([instance["mask"] for instance in instances], *size)
                 except (ValueError, TypeError, KeyError) as error:
-                    entries.append(Excluded(str(image), "invalid mask", f"{classes[label]}: {error}"))
+                    entries.append(Excluded(str(image), "invalid mask", f"{order[label]}: {error}"))
                     continue
             without += masks and mask is None
-            entries += evaluation(image, label, [instance["box"] for instance in instances], size, mask)
+            entries += evaluation(image, label, [instance["box"] for instance in instances], size, mask=mask)
     if without:
         log.warning("data: %d evaluations of %s have boxes alone; their mask is the box", without, path)
-    return entries, classes
+    return entries, order
 
 
 def decode_mask(sample: Annotated) -> Bool[np.ndarray, "height width"] | None:
@@ -149,54 +168,6 @@ def decode_mask(sample: Annotated) -> Bool[np.ndarray, "height width"] | None:
         return None
     size, counts = sample.mask
     return _decode({"size": list(size), "counts": counts})
-
-
-def evaluation(
-    image: Path, label: int, boxes: Iterable[Box], size: tuple[int, int], mask: Any = None
-) -> list[Annotated | Excluded]:
-    """The evaluation of an image's objects of one class, their boxes clipped to the image, and what was left out.
-
-    A box outside of the image is left out alone; with a box that is empty or not finite the place of an object is
-    unknown, so the evaluation is left out.
-
-    >>> evaluation(Path("a.jpg"), 3, [Box(-5, 0, 5, 5), Box(20, 0, 25, 5)], (10, 10))  # doctest: +ELLIPSIS
-    [Excluded(...reason='box outside of the image'...), Annotated(...boxes=(Box(left=0, top=0, right=5, bottom=5),)...)]
-    """
-    entries: list[Annotated | Excluded] = []
-    kept = []
-    for box in boxes:
-        told = ", ".join(f"{edge:g}" for edge in box)
-        if not (all(map(math.isfinite, box)) and box.left < box.right and box.top < box.bottom):
-            return [Excluded(str(image), "invalid box", told)]
-        clipped = Box(max(box.left, 0), max(box.top, 0), min(box.right, size[0]), min(box.bottom, size[1]))
-        if clipped.left < clipped.right and clipped.top < clipped.bottom:
-            kept.append(clipped)
-        else:
-            entries.append(Excluded(str(image), "box outside of the image", told))
-    return [*entries, Annotated(image, label, tuple(kept), size, mask)] if kept else entries
-
-
-def checked_size(image: Path, stated: Any = None) -> tuple[int, int] | Excluded:
-    """An image's width and height, or why it cannot be used: boxes must be drawn on an image of this very size."""
-    try:
-        size = image_size(image)
-    except ImageError as error:
-        return Excluded(str(image), "unreadable image" if image.is_file() else "missing image", str(error))
-    if stated is not None and tuple(stated) != size:
-        return Excluded(str(image), "annotation for another size", f"{stated[0]} x {stated[1]}, not {size}")
-    return size
-
-
-def split_entries(entries: Iterable[Annotated | Excluded]) -> tuple[list[Annotated], list[Excluded]]:
-    """The evaluations, and what was left out."""
-    annotated: list[Annotated] = []
-    excluded: list[Excluded] = []
-    for entry in entries:
-        if isinstance(entry, Annotated):
-            annotated.append(entry)
-        else:
-            excluded.append(entry)
-    return annotated, excluded
 
 
 def _no_coco(path: Path, got: str) -> UserError:

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from canonxai.data.base import Excluded
-from canonxai.data.coco import checked_size, decode_mask, evaluation, read_instances, split_entries
+from canonxai.data.coco import decode_mask, read_instances
+from canonxai.data.evaluations import checked_size, evaluation
 from canonxai.data.geometry import Box, Geometry
 from canonxai.data.images import Annotated, AnnotatedImages
 from canonxai.errors import UserError, check
@@ -24,7 +25,7 @@ class Folder(AnnotatedImages):
     for each object. Coordinates are the edges of the box in pixels from the upper left corner, so ``xmin=0, xmax=10``
     are the first ten columns. Boxes are clipped to the image. Left out and counted are boxes outside of the image,
     missing and unreadable images, pairs of an image and a class with an invalid box, and given classes without
-    objects. For JSON see :class:`canonxai.data.coco.COCO`.
+    images. For JSON see :class:`canonxai.data.coco.COCO`.
 
     Args:
         root: the folder; the next three are relative to it, or absolute.
@@ -33,7 +34,7 @@ class Folder(AnnotatedImages):
         classes: the names in the order of the network's outputs, or a file with a name a line. In a CSV, a label is
             a name or an index into them. ``None``: the categories by id; the labels themselves, if all are indices;
             or the distinct labels, sorted.
-        resize, crop, fit: see :class:`canonxai.data.geometry.Geometry`.
+        resize, crop, fit, interpolation: see :class:`canonxai.data.geometry.Geometry`.
         max_samples, per_class, shuffle_seed: see :class:`canonxai.data.images.AnnotatedImages`.
 
     Raises:
@@ -50,6 +51,7 @@ class Folder(AnnotatedImages):
         resize: int = 256,
         crop: int = 224,
         fit: str = "crop",
+        interpolation: str = "bilinear",
         max_samples: int | None = None,
         per_class: int | None = None,
         shuffle_seed: int | None = None,
@@ -62,13 +64,11 @@ class Folder(AnnotatedImages):
         check(folder.is_dir(), "data.images", "an existing folder", str(folder))
         names = _names(base, classes)
         if file.suffix.lower() == ".json":
-            entries, found = read_instances(file, folder, classes=names)
+            entries, found = read_instances(file, folder, order=names)
         else:
             entries, found = _read(file, folder, names)
-        annotated, excluded = split_entries(entries)
-        for label in sorted(set(range(len(names or ()))) - {sample.label for sample in annotated}):
-            excluded.append(Excluded(str(file), "class without objects", found[label]))
-        super().__init__(annotated, excluded, found, Geometry(resize, crop, fit), max_samples, per_class, shuffle_seed)
+        geometry = Geometry(resize, crop, fit, interpolation)
+        super().__init__(entries, found, range(len(names or ())), geometry, max_samples, per_class, shuffle_seed)
 
     def read_mask(self, sample: Annotated) -> Bool[np.ndarray, "height width"] | None:
         """The union of the instances in a JSON file; nothing where only boxes are known."""

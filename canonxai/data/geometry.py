@@ -1,8 +1,7 @@
 """From an image as it is stored to the square that a network sees; boxes and masks go the same way.
 
-The image is resized (bilinear, antialiased, as for torchvision's official weights) and then cropped to or padded to a
-square. A pixel of the square belongs to a box if its centre does, and to a mask if the resized mask is at least one
-half there.
+The image is resized (antialiased, as for torchvision's official weights) and then cropped to or padded to a square. A
+pixel of the square belongs to a box if its centre does, and to a mask if the resized mask is at least one half there.
 """
 
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from torch import Tensor
 from canonxai.errors import check, check_choice
 
 FITS = ("crop", "pad", "stretch")
+INTERPOLATIONS = tuple(filter_.name.lower() for filter_ in Image.Resampling)
 
 
 class Box(NamedTuple):
@@ -39,6 +39,7 @@ class Geometry:
         crop: side of the square in pixels, >= 1.
         fit: ``crop`` takes the centre of the resized image; ``pad`` resizes the longer side to ``crop`` and adds grey
             on both sides; ``stretch`` resizes both sides to ``crop``.
+        interpolation: Pillow's name of the filter, as ``bilinear`` or ``bicubic``.
 
     Raises:
         UserError: if an argument is out of its range.
@@ -47,9 +48,11 @@ class Geometry:
     resize: int = 256
     crop: int = 224
     fit: str = "crop"
+    interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
         check_choice("data.fit", self.fit, FITS)
+        check_choice("data.interpolation", self.interpolation, INTERPOLATIONS)
         allowed = f"an integer from 1 to data.resize={self.resize}" if self.fit == "crop" else "an integer >= 1"
         check(1 <= self.crop <= (self.resize if self.fit == "crop" else self.crop), "data.crop", allowed, self.crop)
 
@@ -89,7 +92,8 @@ class Geometry:
 
     def _square(self, image: Image.Image, fill: int | tuple[int, int, int]) -> Image.Image:
         square = Image.new(image.mode, (self.crop, self.crop), fill)
-        square.paste(image.resize(self.resized(image.size), Image.Resampling.BILINEAR), self.offset(image.size))
+        resampling = Image.Resampling[self.interpolation.upper()]
+        square.paste(image.resize(self.resized(image.size), resampling), self.offset(image.size))
         return square
 
 

@@ -1,13 +1,11 @@
 """The 1,000 classes of ILSVRC2012 by name, WordNet id or index, in the order of torchvision's weights."""
 
-from collections.abc import Sequence
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
 from torchvision.models._meta import _IMAGENET_CATEGORIES
 
-from canonxai.errors import UserError, check
+from canonxai.data.classes import Classes, choose, folded, labels_by
 
 NAMES: tuple[str, ...] = tuple(_IMAGENET_CATEGORIES)
 #: the classes of "Measurably Stronger Explanation Reliability via Model Canonization" (ICIP 2022), under its names
@@ -44,7 +42,7 @@ def labels() -> dict[str, int]:
     return {wnid: index for index, wnid in enumerate(ids)}
 
 
-def indices(classes: str | int | Sequence[str | int]) -> list[int]:
+def indices(classes: Classes) -> list[int]:
     """Class indices, ascending, of ``all``, ``paper20``, or any mixture of names, WordNet ids and indices.
 
     >>> indices(["tiger", "n02129604", 301, "Red_Panda"])
@@ -57,38 +55,15 @@ def indices(classes: str | int | Sequence[str | int]) -> list[int]:
         return list(range(len(NAMES)))
     if classes == "paper20":
         return sorted(labels()[wnid] for wnid in PAPER20.values())
-    entries = [classes] if isinstance(classes, str | int) else list(classes)
-    found = {str(entry): _matches(str(entry).strip()) for entry in entries}
     expected = "all, paper20 or ILSVRC's classes by name, WordNet id or index"
-    unknown = [entry for entry, matches in found.items() if not matches]
-    near = {entry: get_close_matches(_folded(entry), _by_name(), 3) for entry in unknown}
-    hint = "; ".join(f"near {entry!r}: {', '.join(names)}" for entry, names in near.items() if names)
-    check(bool(found) and not unknown, "data.classes", expected, ", ".join(unknown), f"{hint}." if hint else "")
-    for entry, matches in found.items():
-        if len(matches) > 1:
-            ids = " or ".join(sorted(wnid for wnid, index in labels().items() if index in matches))
-            raise UserError(f"data.classes: {entry!r} is the name of two classes, use the WordNet id {ids}.")
-    return sorted({index for matches in found.values() for index in matches})
-
-
-def _matches(entry: str) -> list[int]:
-    if entry in labels():
-        return [labels()[entry]]
-    if entry.isdecimal():
-        return [int(entry)] if int(entry) < len(NAMES) else []
-    if entry in NAMES and entry not in _TWICE:
-        return [NAMES.index(entry)]
-    return _by_name().get(_folded(entry), [])
+    return choose(classes, *_known(), expected, list(labels()).__getitem__)
 
 
 @cache
-def _by_name() -> dict[str, list[int]]:
-    names: dict[str, list[int]] = {}
-    for index, name in enumerate(NAMES):
-        names.setdefault(_folded(name), []).append(index)
-    names |= {_folded(name): [labels()[wnid]] for name, wnid in PAPER20.items()}
-    return names | {name: [labels()[wnid] for wnid in wnids] for name, wnids in _TWICE.items()}
-
-
-def _folded(name: str) -> str:
-    return name.strip().lower().replace("_", " ")
+def _known() -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+    """Indices by WordNet id, index or exact name, and by folded name."""
+    exact = {name: found for name, found in labels_by(NAMES).items() if name not in _TWICE}
+    exact |= {str(index): [index] for index in range(len(NAMES))}
+    exact |= {wnid: [index] for wnid, index in labels().items()}
+    by_name = labels_by(map(folded, NAMES)) | {folded(name): [labels()[wnid]] for name, wnid in PAPER20.items()}
+    return exact, by_name | {name: [labels()[wnid] for wnid in wnids] for name, wnids in _TWICE.items()}

@@ -22,6 +22,7 @@ ANNOTATIONS = (
     "{0}",  # beside the images
     *("Annotations", "annotations", "bbox"),  # of all splits together
 )
+_SPLIT = re.compile(r"ILSVRC2012_(train|val|test)_|n\d{8}_")
 _WNID = re.compile(r"n\d{8}(?=_|$)")
 
 
@@ -73,6 +74,12 @@ def wnid_of(path: Path) -> str | None:
     """The class that the folder's or else the file's name tells."""
     match = _WNID.match(path.parent.name) or _WNID.match(path.name)
     return match and match.group()
+
+
+def split_of(path: Path) -> str | None:
+    """The split that the file's name tells: ``train`` of ``n01440764_1``, ``val`` of ``ILSVRC2012_val_00000001``."""
+    match = _SPLIT.match(path.name)
+    return match and (match.group(1) or "train")
 
 
 def _folder(argument: str, path: str) -> Path:

@@ -19,14 +19,16 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from defusedxml import DefusedXmlException, ElementTree
 
 from canonxai.data.base import Excluded
+from canonxai.data.classes import Classes
+from canonxai.data.evaluations import clip, is_area
 from canonxai.data.geometry import Box, Geometry
 from canonxai.data.ilsvrc_classes import NAMES, PAPER20_IMAGES, indices, labels
-from canonxai.data.ilsvrc_layouts import SUFFIXES, files, locate, wnid_of
+from canonxai.data.ilsvrc_layouts import SUFFIXES, files, locate, split_of, wnid_of
 from canonxai.data.images import Annotated, AnnotatedImages, ImageError, image_size
 from canonxai.errors import check_choice
 
@@ -58,9 +60,10 @@ class ImageNet(AnnotatedImages):
         classes: ``all``, ``paper20`` (the study's 20), or a list of names, WordNet ids or indices.
         images: the folder of the images, searched with its subfolders; ``None`` for that in ``root``.
         annotations: the folder of the XML files, named as the images; ``None`` for that in ``root``.
-        resize: see :class:`~canonxai.data.geometry.Geometry`, as the next two.
+        resize: see :class:`~canonxai.data.geometry.Geometry`, as the next three.
         crop: see there.
         fit: see there.
+        interpolation: see there.
         max_samples: see :class:`~canonxai.data.images.AnnotatedImages`, as the next two.
         per_class: see there.
         shuffle_seed: see there.
@@ -72,45 +75,49 @@ class ImageNet(AnnotatedImages):
         UserError: if a folder is missing, no image has a box, a class is unknown, or an argument is out of its range.
     """
 
+    class_ids: ClassVar = tuple(labels())
+
     def __init__(
         self,
         root: str | None = None,
         split: str = "val",
-        classes: str | int | Sequence[str | int] = "all",
+        classes: Classes = "all",
         images: str | None = None,
         annotations: str | None = None,
         resize: int = 256,
         crop: int = 224,
         fit: str = "crop",
+        interpolation: str = "bilinear",
         max_samples: int | None = None,
         per_class: int | None = None,
         shuffle_seed: int | None = None,
     ) -> None:
         check_choice("data.split", split, SPLITS)
-        geometry = Geometry(resize, crop, fit)
+        geometry = Geometry(resize, crop, fit, interpolation)
         chosen = frozenset(indices(classes))
         self.treated: Counter[str] = Counter()
         annotated: list[Annotated] = []
         excluded: list[Excluded] = []
         complete = True
+        splits = () if images and annotations else (None, *split.split("+"))
         for folders in locate(root, split, images, annotations):
             before = len(annotated)
-            self._add(*folders, chosen, annotated, excluded)
+            self._add(*folders, splits, chosen, annotated, excluded)
             complete &= {sample.label for sample in annotated[before:]} == chosen
-        if classes != "all":
-            empty = sorted(chosen - {sample.label for sample in annotated})
-            excluded += [Excluded(NAMES[label], "class without annotated images") for label in empty]
         if self.treated:
             log.info("data: %s", ", ".join(f"{self.treated[key]} {TREATMENTS[key]}" for key in sorted(self.treated)))
         if classes == "paper20" and split == "train+val" and complete:
             told = "as in the study" if len(annotated) == PAPER20_IMAGES else f"the study has {PAPER20_IMAGES:,}"
             log.info("data: %s images with boxes of the study's 20 classes (%s)", f"{len(annotated):,}", told)
-        super().__init__(annotated, excluded, NAMES, geometry, max_samples, per_class, shuffle_seed)
+        expected = () if classes == "all" else chosen
+        entries: list[Annotated | Excluded] = [*annotated, *excluded]
+        super().__init__(entries, NAMES, expected, geometry, max_samples, per_class, shuffle_seed)
 
     def _add(
         self,
         images: list[Path],
         annotations: Path,
+        splits: Sequence[str | None],
         chosen: frozenset[int],
         annotated: list[Annotated],
         excluded: list[Excluded],
@@ -126,6 +133,8 @@ class ImageNet(AnnotatedImages):
             told = (image and wnid_of(image)) or wnid_of(path)
             if told and labels().get(told, -1) not in chosen:
                 continue
+            if image is None and splits and split_of(path) not in splits:
+                continue  # the folder holds the annotations of all splits
             if image:
                 candidates.remove(image)
             try:
@@ -174,8 +183,7 @@ class ImageNet(AnnotatedImages):
             happened["pixels" if scale is None else "scaled"] = 1
             across, down = scale or (1, 1)
             boxes = [Box(box[0] * across, box[1] * down, box[2] * across, box[3] * down) for box in boxes]
-        clipped = [_clip(box, size) for box in boxes]
-        kept = [box for box in clipped if box.left < box.right and box.top < box.bottom]
+        kept = [box for box in (clip(box, size) for box in boxes) if is_area(box)]
         happened["dropped"] = len(own) - len(kept)
         happened["clipped"] = sum(_exceeds(box, size) for box in boxes)
         if not kept:
@@ -218,10 +226,6 @@ def _scale(told: tuple[float, float], size: tuple[int, int]) -> tuple[float, flo
         return None
     across, down = size[0] / told[0], size[1] / told[1]
     return (across, down) if abs(across / down - 1) <= SAME_ASPECT else None
-
-
-def _clip(box: Box, size: tuple[int, int]) -> Box:
-    return Box(max(box.left, 0), max(box.top, 0), min(box.right, size[0]), min(box.bottom, size[1]))
 
 
 def _exceeds(box: Box, size: tuple[int, int]) -> bool:

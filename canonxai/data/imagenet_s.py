@@ -7,20 +7,21 @@ Gao et al., TPAMI 2022, "Large-scale unsupervised semantic segmentation". A mask
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool
-from torchvision.models._meta import _IMAGENET_CATEGORIES
 
 from canonxai.data.base import Excluded
-from canonxai.data.coco import checked_size, split_entries
+from canonxai.data.classes import Classes
+from canonxai.data.evaluations import checked_size
 from canonxai.data.geometry import Box, Geometry
-from canonxai.data.images import Annotated, AnnotatedImages, ImageError
-from canonxai.data.voc import read_pixels
+from canonxai.data.ilsvrc_classes import NAMES, indices, labels
+from canonxai.data.ilsvrc_layouts import SUFFIXES
+from canonxai.data.images import Annotated, AnnotatedImages, ImageError, read_mask_pixels
 from canonxai.errors import check, check_choice
 
 VARIANTS = (50, 300, 919)
-_SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
 class ImageNetS(AnnotatedImages):
@@ -28,31 +29,37 @@ class ImageNetS(AnnotatedImages):
 
     The box is the one that encloses the mask. All masks are read at the start, as what the image shows must be known.
     Left out and counted are images without a mask or without a pixel of their class, files that are unreadable or of
-    different sizes, folders that are no ILSVRC class, and empty ones. ImageNet-S-919 merges five classes of ILSVRC
-    into others, as sunglasses into sunglass: there, the label is that of the folder.
+    different sizes, folders that are no class of the variant, and classes without images. ImageNet-S-919 merges five
+    classes of ILSVRC into others, as sunglasses into sunglass: there, the label is that of the folder.
 
     Args:
         root: holds ``<split>/<wnid>`` and ``<split>-segmentation/<wnid>``, or ``ImageNetS<variant>`` with these.
         variant: 50, 300 or 919 classes.
         split: ``validation`` or ``train-semi``, those that have masks.
+        classes: ``all``, ``paper20`` (the study's 20), or a list of names, WordNet ids or indices; folders of other
+            classes are not read.
         categories: file with the WordNet ids of the variant, a line each; ``None`` for the class folders, which must
             be complete then, as the ids of the masks count them.
-        resize, crop, fit: see :class:`canonxai.data.geometry.Geometry`.
+        resize, crop, fit, interpolation: see :class:`canonxai.data.geometry.Geometry`.
         max_samples, per_class, shuffle_seed: see :class:`canonxai.data.images.AnnotatedImages`.
 
     Raises:
         UserError: if the tree is not that of ImageNet-S, nothing is left, or an argument is out of its range.
     """
 
+    class_ids: ClassVar = tuple(labels())
+
     def __init__(
         self,
         root: str | None = None,
         variant: int = 919,
         split: str = "validation",
+        classes: Classes = "all",
         categories: str | None = None,
         resize: int = 256,
         crop: int = 224,
         fit: str = "crop",
+        interpolation: str = "bilinear",
         max_samples: int | None = None,
         per_class: int | None = None,
         shuffle_seed: int | None = None,
@@ -66,40 +73,28 @@ class ImageNetS(AnnotatedImages):
         for folder in (images, masks):
             check(folder.is_dir(), "data.root", f"a folder with {folder.name}/", str(root), "See data.variant.")
         folders = sorted(path for path in images.iterdir() if path.is_dir())
-        labels = wnid_labels()
-        ids = _ids(categories, [path.name for path in folders if path.name in labels], variant)
+        chosen = set(indices(classes))
+        ids = _ids(categories, [path.name for path in folders if path.name in labels()], variant)
+        expected = set() if classes == "all" else chosen
         entries: list[Annotated | Excluded] = []
         with ThreadPoolExecutor() as pool:  # decoding does not hold Python's lock
             for folder in folders:
-                files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
-                if folder.name not in ids or not files:
-                    reason = "empty class" if folder.name in ids else "unknown class"
-                    entries.append(Excluded(str(folder), reason))
+                if folder.name not in ids:
+                    entries.append(Excluded(str(folder), "unknown class"))
                     continue
-                label, class_id = labels[folder.name], ids.index(folder.name) + 1
+                label, class_id = labels()[folder.name], ids.index(folder.name) + 1
+                if label not in chosen:
+                    continue
+                expected.add(label)
+                files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
                 read = partial(_read, masks=masks / folder.name, label=label, class_id=class_id)
                 entries += pool.map(read, files)
-        super().__init__(
-            *split_entries(entries),
-            list(_IMAGENET_CATEGORIES),
-            Geometry(resize, crop, fit),
-            max_samples,
-            per_class,
-            shuffle_seed,
-        )
+        geometry = Geometry(resize, crop, fit, interpolation)
+        super().__init__(entries, NAMES, expected, geometry, max_samples, per_class, shuffle_seed)
 
     def read_mask(self, sample: Annotated) -> Bool[np.ndarray, "height width"] | None:
         """The pixels of the class."""
-        assert isinstance(sample.mask, tuple)
-        path, class_id = sample.mask
-        mask: Bool[np.ndarray, "height width"] = _class_ids(Path(path)) == class_id
-        return mask
-
-
-def wnid_labels() -> dict[str, int]:
-    """WordNet id to class index, in the order of torchvision's weights."""
-    ids = (Path(__file__).parent / "imagenet_wnids.txt").read_text().split()
-    return {wnid: index for index, wnid in enumerate(ids)}
+        return None if sample.mask_file is None else _class_ids(sample.mask_file) == sample.mask
 
 
 def _ids(categories: str | None, folders: list[str], variant: int) -> list[str]:
@@ -111,13 +106,13 @@ def _ids(categories: str | None, folders: list[str], variant: int) -> list[str]:
     path = Path(categories)
     check(path.is_file(), "data.categories", "an existing file with a WordNet id a line", categories)
     ids = sorted(set(path.read_text(encoding="utf-8", errors="replace").split()))
-    unknown = [wnid for wnid in ids if wnid not in wnid_labels()]
+    unknown = [wnid for wnid in ids if wnid not in labels()]
     check(not unknown, "data.categories", "WordNet ids of ILSVRC2012", unknown[:3])
     return ids
 
 
 def _class_ids(path: Path) -> np.ndarray:
-    pixels = read_pixels(path, "RGB", "RGBA").astype(np.int64)
+    pixels = read_mask_pixels(path, "RGB", "RGBA").astype(np.int64)
     return np.asarray(pixels[..., 0] + 256 * pixels[..., 1])
 
 
@@ -139,4 +134,4 @@ def _read(image: Path, masks: Path, label: int, class_id: int) -> Annotated | Ex
     if not len(rows):
         return Excluded(str(path), "no pixel of the class in the mask", f"class id {class_id}")
     box = Box(float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
-    return Annotated(image, label, (box,), size, (str(path), class_id))
+    return Annotated(image, label, (box,), size, class_id, path)

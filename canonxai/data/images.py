@@ -1,16 +1,18 @@
 """Data sets of image files with annotated objects: what they share.
 
 A data set names its images and objects (:class:`Annotated`) and what it left out (:class:`Excluded`); selection,
-decoding and geometry are here. ``sample_id`` is the place in the full list, so it does not depend on the selection.
+decoding and geometry are here. ``sample_id`` is the place in the list of all evaluations of the chosen classes, so it
+does not depend on how many of them are taken.
 """
 
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool
@@ -34,7 +36,8 @@ class Annotated:
         label: the class.
         boxes: of the objects of this class, at least one.
         size: width and height of the image that the boxes are drawn on; ``None`` for those of the file.
-        mask: whatever :meth:`AnnotatedImages.read_mask` needs; ``None`` where only boxes are known.
+        mask: what :meth:`AnnotatedImages.read_mask` needs beside the next; ``None`` if nothing.
+        mask_file: holds the mask; ``None`` if no file does.
     """
 
     image: Path
@@ -42,6 +45,7 @@ class Annotated:
     boxes: tuple[Box, ...]
     size: tuple[int, int] | None = None
     mask: Hashable = None
+    mask_file: Path | None = None
 
 
 class ImageError(Exception):
@@ -51,38 +55,56 @@ class ImageError(Exception):
 class AnnotatedImages(Dataset[Sample | Excluded]):
     """Images with annotated objects, decoded when they are needed.
 
+    Objects that are cropped away are excluded and counted. Of a mask, cropping or shrinking may leave nothing although
+    it leaves something of the boxes; then the mask is empty, and metrics over it are undefined, which they count.
+
     Args:
-        annotated: all evaluations, in an order that depends on nothing but the files.
-        excluded: what was found but cannot be evaluated.
+        entries: all evaluations, in an order that depends on nothing but the files, and what cannot be evaluated.
         classes: names of the labels.
+        chosen: labels of which images are expected; those without any are excluded and counted.
         geometry: from the image to the network's square.
         max_samples: how many at most, >= 1; ``None`` for all.
         per_class: how many of each class at most, >= 1; ``None`` for all.
         shuffle_seed: which are taken then: the first ones, or with a seed those first in an order drawn by it.
 
+    Attributes:
+        class_ids: unique other names of the classes, as WordNet ids; ``None`` if there are none.
+        annotated: all evaluations.
+        ids: places in ``annotated`` of those that are taken, ascending.
+
     Raises:
         UserError: if nothing is left, or an argument is out of its range.
     """
 
+    class_ids: ClassVar[Sequence[str] | None] = None
+
     def __init__(
         self,
-        annotated: Sequence[Annotated],
-        excluded: Sequence[Excluded],
+        entries: Iterable[Annotated | Excluded],
         classes: Sequence[str],
+        chosen: Iterable[int],
         geometry: Geometry,
-        max_samples: int | None = None,
-        per_class: int | None = None,
-        shuffle_seed: int | None = None,
+        max_samples: int | None,
+        per_class: int | None,
+        shuffle_seed: int | None,
     ) -> None:
         for name, value in (("max_samples", max_samples), ("per_class", per_class)):
             check(value is None or value >= 1, f"data.{name}", "null or an integer >= 1", value)
         check(shuffle_seed is None or shuffle_seed >= 0, "data.shuffle_seed", "null or an integer >= 0", shuffle_seed)
-        inside = [i for i, sample in enumerate(annotated) if _is_inside(sample, geometry)]
-        cropped = [annotated[i] for i in sorted(set(range(len(annotated))) - set(inside))]
-        self.excluded = [*excluded, *(Excluded(str(sample.image), "object outside of the crop") for sample in cropped)]
+        self.annotated: list[Annotated] = []
+        self.excluded: list[Excluded] = []
+        for entry in entries:
+            (self.annotated if isinstance(entry, Annotated) else self.excluded).append(entry)  # type: ignore[arg-type]
+        for label in sorted(set(chosen) - {sample.label for sample in self.annotated}):
+            self.excluded.append(Excluded(classes[label], "class without annotated images"))
+        inside = []
+        for i, sample in enumerate(self.annotated):
+            if _is_inside(sample, geometry):
+                inside.append(i)
+            else:
+                self.excluded.append(Excluded(str(sample.image), "object outside of the crop"))
         self.classes, self.geometry = list(classes), geometry
-        self.annotated = annotated
-        self.ids = select([annotated[i].label for i in inside], inside, max_samples, per_class, shuffle_seed)
+        self.ids = select([self.annotated[i].label for i in inside], inside, max_samples, per_class, shuffle_seed)
         reasons = Counter(entry.reason for entry in self.excluded)
         told = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
         log.info("data: %d images with objects%s", len(self.ids), f"; left out: {told}" if told else "")
@@ -98,7 +120,13 @@ class AnnotatedImages(Dataset[Sample | Excluded]):
         except ImageError as error:
             return Excluded(str(sample.image), "unreadable image", str(error))
         box = self.geometry.boxes(sample.boxes, sample.size or image.size)
-        mask = self.read_mask(sample)
+        try:
+            mask = self.read_mask(sample)
+        except ImageError as error:
+            return Excluded(str(sample.mask_file), "unreadable mask", str(error))
+        if mask is not None and mask.shape[::-1] != image.size:
+            told = f"{mask.shape[::-1]}, not {image.size}"
+            return Excluded(str(sample.mask_file or sample.image), "mask of another size", told)
         return {
             "sample_id": self.ids[index],
             "image": self.geometry.image(image),
@@ -108,7 +136,10 @@ class AnnotatedImages(Dataset[Sample | Excluded]):
         }
 
     def read_mask(self, sample: Annotated) -> Bool[np.ndarray, "height width"] | None:
-        """The objects themselves, in pixels of the image; nothing where only boxes are known."""
+        """The objects themselves, in pixels of the image; nothing where only boxes are known.
+
+        It may depend on nothing but ``sample``, and raises :class:`ImageError` if its file cannot be used.
+        """
         return None
 
 
@@ -151,6 +182,18 @@ def read_image(path: Path) -> Image.Image:
             return Image.fromarray(grey).convert("RGB")
         rgb: Image.Image = image.convert("RGB")
         return rgb
+
+
+def read_mask_pixels(path: Path, *modes: str) -> np.ndarray:
+    """The values of a mask's pixels as they are stored.
+
+    Raises:
+        ImageError: as :func:`read_image`, or if the file is of none of these modes.
+    """
+    with _opened(path) as image:
+        if image.mode not in modes:
+            raise ImageError(f"mode {image.mode}, not {' or '.join(modes)}")
+        return np.array(image)
 
 
 def image_size(path: Path) -> tuple[int, int]:

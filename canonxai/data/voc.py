@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from defusedxml import ElementTree
 from jaxtyping import Bool
-from PIL import Image
 
 from canonxai.data.base import Excluded
-from canonxai.data.coco import KEEP, checked_size, evaluation, split_entries
+from canonxai.data.classes import Classes, chosen_labels
+from canonxai.data.evaluations import KEEP, checked_size, evaluation
 from canonxai.data.geometry import Box, Geometry
-from canonxai.data.images import Annotated, AnnotatedImages, ImageError
+from canonxai.data.images import Annotated, AnnotatedImages, ImageError, read_mask_pixels
 from canonxai.errors import UserError, check, check_choice
 
 CLASSES = [
@@ -36,10 +36,11 @@ class VOC(AnnotatedImages):
         root: the year's folder, ``VOCdevkit``, or the folder that holds it.
         year: chooses ``VOC<year>``.
         split: a file of ``ImageSets/Main``, or with ``masks`` of ``ImageSets/Segmentation``: ``train``, ``val``, ...
+        classes: ``all``, or a list of names or indices; objects of other classes are ignored.
         masks: use the images that are segmented; the object is what has its class's colour, void (255) is not.
         difficult: ``exclude`` or ``include`` objects that the annotators marked as hard to recognise; VOC's own
             evaluation leaves them out.
-        resize, crop, fit: see :class:`canonxai.data.geometry.Geometry`.
+        resize, crop, fit, interpolation: see :class:`canonxai.data.geometry.Geometry`.
         max_samples, per_class, shuffle_seed: see :class:`canonxai.data.images.AnnotatedImages`.
 
     Raises:
@@ -51,16 +52,19 @@ class VOC(AnnotatedImages):
         root: str | None = None,
         year: int = 2012,
         split: str = "val",
+        classes: Classes = "all",
         masks: bool = False,
         difficult: str = "exclude",
         resize: int = 256,
         crop: int = 224,
         fit: str = "crop",
+        interpolation: str = "bilinear",
         max_samples: int | None = None,
         per_class: int | None = None,
         shuffle_seed: int | None = None,
     ) -> None:
         check_choice("data.difficult", difficult, KEEP)
+        chosen = chosen_labels(classes, CLASSES)
         folder = _find(root, year)
         lists = folder / "ImageSets" / ("Segmentation" if masks else "Main")
         splits = sorted(path.stem for path in lists.glob("*.txt") if "_" not in path.stem)  # others list one class each
@@ -68,29 +72,14 @@ class VOC(AnnotatedImages):
         lines = (lists / f"{split}.txt").read_text(encoding="utf-8", errors="replace").splitlines()
         entries: list[Annotated | Excluded] = []
         for stem in sorted({line.split()[0] for line in lines if line.strip()}):
-            entries += _read(folder, stem, masks, difficult)
-        super().__init__(
-            *split_entries(entries), CLASSES, Geometry(resize, crop, fit), max_samples, per_class, shuffle_seed
-        )
+            entries += _read(folder, stem, chosen, masks, difficult)
+        expected = () if classes == "all" else chosen
+        geometry = Geometry(resize, crop, fit, interpolation)
+        super().__init__(entries, CLASSES, expected, geometry, max_samples, per_class, shuffle_seed)
 
     def read_mask(self, sample: Annotated) -> Bool[np.ndarray, "height width"] | None:
         """The pixels of the class; nothing where only boxes are known."""
-        return None if sample.mask is None else read_pixels(Path(str(sample.mask)), "P", "L") == sample.label + 1
-
-
-def read_pixels(path: Path, *modes: str) -> np.ndarray:
-    """The values of a mask's pixels.
-
-    Raises:
-        ImageError: if the file is missing, damaged, or of another mode.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in modes:
-                raise ImageError(f"mode {image.mode}, not {' or '.join(modes)}")
-            return np.array(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(" ".join(str(error).split()) or type(error).__name__) from error
+        return None if sample.mask_file is None else read_mask_pixels(sample.mask_file, "P", "L") == sample.label + 1
 
 
 def _find(root: str | None, year: int) -> Path:
@@ -107,7 +96,7 @@ def _find(root: str | None, year: int) -> Path:
     raise UserError(f"data.root: expected {expected}, got {root!r}. {hint}")
 
 
-def _read(folder: Path, stem: str, masks: bool, difficult: str) -> list[Annotated | Excluded]:
+def _read(folder: Path, stem: str, chosen: list[int], masks: bool, difficult: str) -> list[Annotated | Excluded]:
     """The evaluations of one image, by label, and what was left out."""
     xml, image = folder / "Annotations" / f"{stem}.xml", folder / "JPEGImages" / f"{stem}.jpg"
     if not xml.is_file():
@@ -117,10 +106,13 @@ def _read(folder: Path, stem: str, masks: bool, difficult: str) -> list[Annotate
     try:
         root = ElementTree.parse(xml).getroot()
         stated = [int(root.findtext(f"size/{side}", "0")) for side in ("width", "height")]
-        for entry in root.findall("object"):
+        objects = root.findall("object")
+        for entry in objects:
             name = entry.findtext("name", "").strip()
             if name not in CLASSES:
                 entries.append(Excluded(str(xml), "unknown class", name))
+            elif CLASSES.index(name) not in chosen:
+                continue
             elif difficult == "exclude" and entry.findtext("difficult", "0").strip() == "1":
                 entries.append(Excluded(str(xml), "difficult object", name))
             else:
@@ -128,7 +120,7 @@ def _read(folder: Path, stem: str, masks: bool, difficult: str) -> list[Annotate
     except (SyntaxError, ValueError, TypeError, AttributeError, OSError, LookupError) as error:
         return [Excluded(str(xml), "invalid annotation", " ".join(str(error).split()) or type(error).__name__)]
     if not found:
-        return entries or [Excluded(str(xml), "no object")]
+        return entries if objects else [Excluded(str(xml), "no object")]
 
     size = checked_size(image, stated if all(stated) else None)
     if isinstance(size, Excluded):
@@ -136,7 +128,7 @@ def _read(folder: Path, stem: str, masks: bool, difficult: str) -> list[Annotate
     mask = folder / "SegmentationClass" / f"{stem}.png" if masks else None
     if mask is not None:
         try:
-            pixels = read_pixels(mask, "P", "L")
+            pixels = read_mask_pixels(mask, "P", "L")
         except ImageError as error:
             return [*entries, Excluded(str(mask), "unreadable mask", str(error))]
         if pixels.shape[::-1] != size:
@@ -145,7 +137,7 @@ def _read(folder: Path, stem: str, masks: bool, difficult: str) -> list[Annotate
             entries.append(Excluded(str(mask), "no pixel of the class in the mask", CLASSES[label]))
             del found[label]
     for label, boxes in sorted(found.items()):
-        entries += evaluation(image, label, boxes, size, None if mask is None else str(mask))
+        entries += evaluation(image, label, boxes, size, mask_file=mask)
     return entries
 
 

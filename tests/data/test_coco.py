@@ -11,6 +11,7 @@ from PIL import Image
 from canonxai.config import Data, build
 from canonxai.data.coco import COCO
 from canonxai.errors import UserError
+from canonxai.metrics.localization import inside_total_ratio
 
 SIZE = (400, 300)
 CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
@@ -80,6 +81,25 @@ def test_each_category_of_an_image_is_one_evaluation_with_contiguous_labels(tree
         assert (painted != sample["box"]).float().mean() < 0.02
         assert (sample["mask"] != sample["box"]).float().mean() < 0.01  # the objects are rectangles
     assert capsys.readouterr().out == ""
+
+
+def test_classes_are_chosen_and_others_do_not_matter(tree):
+    tree.add(9, (18, DOG), (1, PERSON, "rle", 1), (1, [500, 80, 20, 20]))
+    (tree.images / f"{9:012}.jpg").unlink()
+    dataset = COCO(root=str(tree.root), classes=["person", 2])
+    assert [(sample.image.stem[-1], sample.label) for sample in dataset.annotated] == [("3", 0), ("7", 0)]
+    assert dataset.classes == ["person", "dog", "toothbrush"]
+    assert counts(dataset) == {"crowd": 1, "missing image": 1, "class without annotated images": 1}
+    assert counts(COCO(root=str(tree.root), classes="dog")) == {"missing image": 1}
+
+
+def test_a_mask_may_be_cropped_away_although_its_box_is_not(tree):
+    tree.add(9, (1, [10, 100, 190, 50], polygon(10, 100, 30, 50)))
+    sample = COCO(root=str(tree.root), resize=300, crop=300)[3]
+    assert sample["box"].any() and not sample["mask"].any()
+    relevance = torch.ones(1, *sample["mask"].shape)
+    assert inside_total_ratio(relevance, sample["box"][None]) > 0
+    assert inside_total_ratio(relevance, sample["mask"][None]).isnan()
 
 
 def test_a_mask_is_the_union_of_polygons_and_run_lengths(tree):
@@ -193,6 +213,7 @@ def test_an_instance_that_cannot_be_understood_is_named(tree, change):
         ({"root": "nowhere"}, "data.annotations: expected an existing JSON file, got 'nowhere/annotations"),
         ({"images": "nowhere"}, "data.images: expected an existing folder, got 'nowhere'"),
         ({"split": "train"}, "data.annotations: expected an existing JSON file, got '.*instances_train2017.json'"),
+        ({"classes": ["toothbrsh"]}, "data.classes: expected all or classes .* near 'toothbrsh': toothbrush"),
         ({"crowd": "maybe"}, "data.crowd: expected one of include, exclude"),
     ],
 )

@@ -75,8 +75,9 @@ def test_what_cannot_be_read_is_left_out_and_listed(run, tmp_path, broken, worke
     assert "6/6" in done.stdout
 
 
-def test_it_can_be_an_error(run, tmp_path):
-    done = run("data.broken=[4]", "data.on_error=raise")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_it_can_be_an_error(run, tmp_path, workers):
+    done = run("data.broken=[4]", "data.on_error=raise", f"data.num_workers={workers}")
     assert done.returncode == 1
     assert "data: expected readable files, got '4.JPEG' (unreadable image: truncated)." in done.stderr
     assert "Traceback" not in done.stderr

@@ -22,16 +22,21 @@ def write(path, rows, header=HEADER):
     path.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n")
 
 
-@pytest.fixture
-def tree(tmp_path):
-    (tmp_path / "photos").mkdir()
+def plant(root):
+    """Dogs are white, cats grey."""
+    (root / "photos").mkdir()
     for name, objects in {"b.jpg": [(DOG, 255), (CAT, 128)], "a.png": [(CAT, 255)]}.items():
         pixels = np.zeros((*SIZE[::-1], 3), dtype=np.uint8)
         for (x0, y0, x1, y1), grey in objects:
             pixels[y0:y1, x0:x1] = grey
-        Image.fromarray(pixels).save(tmp_path / "photos" / name)
-    write(tmp_path / "boxes.csv", ROWS)
-    return tmp_path
+        Image.fromarray(pixels).save(root / "photos" / name)
+    write(root / "boxes.csv", ROWS)
+    return root
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return plant(tmp_path)
 
 
 def counts(dataset):
@@ -79,7 +84,7 @@ def test_classes_give_the_order(tree, config, form):
         dataset = Folder(root=str(tree), classes=names if form == "list" else "classes.txt")
     assert labels(dataset) == [("a.png", "dog", 2), ("b.jpg", "cat", 0), ("b.jpg", "dog", 2)]
     assert len(dataset.annotated[0].boxes) == 2
-    assert [(entry.reason, entry.detail) for entry in dataset.excluded] == [("class without objects", "bird")]
+    assert [(entry.file, entry.reason) for entry in dataset.excluded] == [("bird", "class without annotated images")]
 
 
 def test_labels_that_are_indices_stay_what_they_are(tree):
@@ -167,6 +172,6 @@ def test_a_coco_json_has_masks(tree):
     assert dataset[0]["mask"].sum() == 60 * 90
     other = Folder(root=str(tree), annotations="boxes.json", classes=["dog", "cat"])
     assert labels(other) == [("b.jpg", "dog", 0)]
-    assert counts(other) == {"class without objects": 1}
+    assert counts(other) == {"class without annotated images": 1}
     with pytest.raises(UserError, match="data.classes: expected all categories of .*, got .'cat'.. 'dog' is missing"):
         Folder(root=str(tree), annotations="boxes.json", classes=["cat"])

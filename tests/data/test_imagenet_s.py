@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 
 from canonxai.config import Data, build
-from canonxai.data.imagenet_s import ImageNetS, wnid_labels
+from canonxai.data.ilsvrc_classes import NAMES, labels
+from canonxai.data.imagenet_s import ImageNetS
 from canonxai.errors import UserError
 
 SIZE = (400, 300)
-WNIDS = sorted(wnid_labels())[::-3][:300]  # more than 256, so that the green channel counts
+WNIDS = sorted(labels())[::-3][:300]  # more than 256, so that the green channel counts
 FIRST, LAST = sorted(WNIDS)[0], sorted(WNIDS)[-1]
 BOX, OTHER = (60, 80, 180, 170), (300, 200, 340, 260)
 
@@ -54,8 +55,7 @@ def tree(tmp_path):
 
 def test_the_mask_is_that_of_the_folders_class_and_the_box_encloses_it(tree):
     dataset = tree.dataset()
-    labels = wnid_labels()
-    assert [sample["label"] for sample in dataset] == [labels[FIRST], labels[LAST], labels[LAST]]
+    assert [sample["label"] for sample in dataset] == [labels()[FIRST], labels()[LAST], labels()[LAST]]
     assert [sample.image.stem for sample in dataset.annotated] == ["c", "a", "b"]
     assert dataset.annotated[0].boxes == (BOX,)
     assert dataset.annotated[1].boxes == ((60, 80, 340, 260),)
@@ -71,8 +71,26 @@ def test_the_mask_is_that_of_the_folders_class_and_the_box_encloses_it(tree):
 
 
 def test_labels_are_the_indices_of_torchvisions_weights():
-    labels = wnid_labels()
-    assert (labels["n01440764"], labels["n01443537"], labels["n03888257"]) == (0, 1, 701)
+    assert (labels()["n01440764"], labels()["n01443537"], labels()["n03888257"]) == (0, 1, 701)
+    assert (ImageNetS.class_ids[0], ImageNetS.class_ids[701]) == ("n01440764", "n03888257")
+
+
+@pytest.mark.parametrize("classes", [LAST, [labels()[LAST], "tench"], NAMES[labels()[LAST]]])
+def test_folders_of_other_classes_are_not_read(tree, classes):
+    _, mask = tree.add(FIRST, "d")
+    mask.unlink()
+    dataset = tree.dataset(classes=classes)
+    assert [sample["label"] for sample in dataset] == [labels()[LAST]] * 2
+    expected = ["class without annotated images"] if "tench" in classes else []
+    assert [entry.reason for entry in dataset.excluded] == expected
+    assert [sample["mask"].sum() for sample in dataset] == [s["mask"].sum() for s in list(tree.dataset())[1:]]
+
+
+def test_a_mask_that_is_damaged_later_excludes_its_image(tree):
+    dataset = tree.dataset()
+    path = dataset.annotated[0].mask_file
+    path.write_bytes(path.read_bytes()[:100])
+    assert (dataset[0].file, dataset[0].reason) == (str(path), "unreadable mask")
 
 
 def test_complete_folders_need_no_list_and_may_be_the_root(tree):
@@ -82,7 +100,10 @@ def test_complete_folders_need_no_list_and_may_be_the_root(tree):
     expected = tree.dataset().annotated
     dataset = tree.dataset(categories=None, root=str(tree.base))
     assert dataset.annotated == expected
-    assert Counter(entry.reason for entry in dataset.excluded) == {"empty class": 298, "unknown class": 1}
+    assert Counter(entry.reason for entry in dataset.excluded) == {
+        "class without annotated images": 298,
+        "unknown class": 1,
+    }
 
 
 def test_bad_files_are_left_out_and_counted(tree):
@@ -115,6 +136,7 @@ def test_bad_files_are_left_out_and_counted(tree):
         ({"split": "test"}, "data.split: expected one of validation, train-semi"),
         ({"variant": 3}, "data.variant: expected one of 50, 300, 919"),
         ({"categories": None}, "data.root: expected 300 folders named by WordNet ids, got 2. Give data.variant, or"),
+        ({"classes": "tigr"}, "data.classes: expected all, paper20 or ILSVRC's classes .* near 'tigr': tiger"),
         ({"categories": "nowhere"}, "data.categories: expected an existing file"),
         ({"categories": __file__}, "data.categories: expected WordNet ids of ILSVRC2012, got"),
     ],

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from canonxai.config import Data, build
+from canonxai.data import Excluded
 from canonxai.data.voc import CLASSES, VOC
 from canonxai.errors import UserError
 
@@ -164,6 +165,7 @@ def test_boxes_are_clipped_and_may_be_fractions(tree):
         ({"root": None}, "data.root: expected a folder, got None. Give data.root=PATH"),
         ({"root": "nowhere"}, "data.root: expected a folder with VOC2012, which holds ImageSets"),
         ({"split": "test"}, "data.split: expected a list in .*Main: val, got 'test'"),
+        ({"classes": "dgo"}, "data.classes: expected all or classes by name or index, got 'dgo'. near 'dgo': dog"),
         ({"difficult": "maybe"}, "data.difficult: expected one of include, exclude"),
     ],
 )
@@ -175,3 +177,28 @@ def test_mistakes_are_told(tree, arguments, message):
 def test_the_config_builds_it(config, tree):
     cfg = config("data=voc", f"data.root={tree.root}", "data.max_samples=2")
     assert len(build(cfg.data, "data", Data)) == 2
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_classes_are_chosen_and_others_do_not_matter(tree, masks):
+    tree.add("c", ("cat", CAT, 1), ("dog", DOG, 1))
+    tree.add("d", ("cat", CAT), size=(1, 1))
+    dataset = VOC(root=str(tree.root), classes=["Dog", 14], masks=masks)
+    assert [(sample.image.stem, sample.label) for sample in dataset.annotated] == [("a", 11), ("b", 11)]
+    assert [sample["sample_id"] for sample in dataset] == [0, 1]
+    assert [(entry.reason, entry.detail or entry.file) for entry in dataset.excluded] == [
+        ("difficult object", "dog"),
+        ("class without annotated images", "person"),
+    ]
+
+
+def test_a_mask_that_is_damaged_later_excludes_its_image(tree):
+    dataset = VOC(root=str(tree.root), masks=True)
+    path = tree.folder / "SegmentationClass/b.png"
+    content = path.read_bytes()
+    Image.new("P", (9, 9)).save(path)
+    assert dataset[1] == dataset[2] == Excluded(str(path), "mask of another size", "(9, 9), not (400, 300)")
+    for damage in (content[:200], b"", None):
+        path.unlink() if damage is None else path.write_bytes(damage)
+        assert (dataset[1].file, dataset[1].reason) == (str(path), "unreadable mask")
+    assert dataset[0]["mask"].any()

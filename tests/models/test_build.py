@@ -9,7 +9,7 @@ from torchvision.models import get_model
 
 from canonxai.errors import UserError
 from canonxai.models import narrow
-from canonxai.models.build import build_network
+from canonxai.models.build import build_network as build_for
 from canonxai.models.checkpoint import WEIGHTS, load_weights
 
 MODELS = ["resnet18", "vgg16_bn"]
@@ -17,8 +17,12 @@ MODELS = ["resnet18", "vgg16_bn"]
 
 @pytest.fixture
 def model(config):
-    """Composes the ``model`` node of a config with overrides."""
-    return lambda *overrides: config(*overrides).model
+    """Composes a config with overrides."""
+    return config
+
+
+def build_network(cfg, trained=True):
+    return build_for(cfg.model, cfg.data.label_space, trained)
 
 
 def same(state, expected):
@@ -92,7 +96,7 @@ def test_a_checkpoint_of_another_model_is_refused(model, tmp_path):
 @pytest.mark.parametrize("trained", [True, False])
 def test_an_unknown_label_space_gets_the_choices(model, trained):
     with pytest.raises(
-        UserError, match=r"^model=resnet18: expected data whose label_space is one of scenes, imagenet\."
+        UserError, match=r"^model=resnet18: expected data whose label_space is one of scenes, imagenet, got birds\."
     ):
         build_network(model("model=resnet18", "data.label_space=birds"), trained)
 
@@ -101,7 +105,7 @@ def test_a_network_of_ones_own_needs_no_variant(model, tmp_path):
     other = narrow.resnet18(num_classes=3)
     torch.save(other.state_dict(), tmp_path / "a.pt")
     network = "{_target_: canonxai.models.narrow.resnet18, num_classes: 3}"
-    cfg = model("data.label_space=birds", f"model.network={network}", f"model.checkpoint={tmp_path}/a.pt")
+    cfg = model("data.label_space=birds", f"model.net={network}", f"model.checkpoint={tmp_path}/a.pt")
     assert same(build_network(cfg).state_dict(), other.state_dict())
 
 

@@ -1,0 +1,5 @@
+"""``python -m canonxai.data``."""
+
+from canonxai.data.check import main
+
+main()
