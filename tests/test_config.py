@@ -60,7 +60,7 @@ def test_every_model_builds_for_every_data_set_and_names_a_canonizer_that_fits(c
 ZOOS = {
     "torchvision": ["model.name=resnet50"],
     "timm": ["model.name=mobilenetv3_small_050"],
-    "custom": ["model.net._target_=canonxai.models.narrow.resnet18", "model.net.num_classes=1000"],
+    "custom": ["model.net._target_=canonxai.models.narrow.resnet18", "+model.net.num_classes=1000"],
 }
 
 

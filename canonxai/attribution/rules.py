@@ -92,17 +92,28 @@ class _LeafTracer(fx.Tracer):
         return is_attention or not any(True for _ in m.children())
 
 
+class _Caller(nn.Module):
+    """Calls a network: torch.fx looks up the forward pass of what it traces in its class, where no canonizer puts it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input: Any) -> Any:
+        return self.model(input)
+
+
 def _operations(model: nn.Module) -> list[tuple[str, bool]]:
     """Each operation's name and whether it is a module."""
     try:
-        nodes: Any = _LeafTracer().trace(model).nodes
+        nodes: Any = _LeafTracer().trace(_Caller(model)).nodes
     except Exception:  # torch.fx raises errors of any kind for what it cannot trace
         leaves = [name for name, module in model.named_modules() if not any(True for _ in module.children())]
         return [(name, True) for name in leaves]
     operations = []
     for node in nodes:
         if node.op == "call_module":
-            operations.append((str(node.target), True))
+            operations.append((str(node.target).removeprefix("model."), True))
         elif node.op in ("call_function", "call_method"):
             operations.append((getattr(node.target, "__name__", str(node.target)), False))
     return operations
