@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run paper test lint format docs clean
+.PHONY: help run paper test lint format coverage docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -24,6 +24,9 @@ lint: .venv/.test  ## check format, style and types
 format: .venv/.test  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+coverage: .venv/.test  ## canonize every network of torchvision and several of timm, and write docs/coverage.md
+	$(BIN)/python -m canonxai.coverage --output docs/coverage.md
 
 docs:  ## put the figures of the study that make paper computed into the README
 	$(BIN)/python -m canonxai.report.readme multirun/paper/report README.md

@@ -2,7 +2,8 @@
 
 Each network is untrained, with random BatchNorm statistics, and is canonized in float64. The table says what became of
 its BatchNorms and how far outputs and gradients are from the original's. Names are torchvision's, with wildcards, or
-``timm/`` and one of timm's; without any, every torchvision classification network with BatchNorm.
+``timm/`` and one of timm's; without any, every torchvision classification network with BatchNorm, and one of each of
+several families of timm's.
 """
 
 import argparse
@@ -30,11 +31,27 @@ FAMILIES = (
     "mnasnet*", "shufflenet_v2*", "efficientnet_*", "regnet_*", "maxvit*",
 )
 # fmt: on
+TIMM = tuple(
+    f"timm/{name}"
+    for name in (
+        *("resnetv2_50", "cspresnet50", "dla34", "dpn68", "ghostnet_100", "hrnet_w18_small", "mixnet_s", "rexnet_100"),
+        *("repvgg_a0", "skresnet18", "resnest14d", "tf_efficientnet_b0", "xception41", "vovnet39a"),
+    )
+)
 SIZES = {"inception_v3": 80, "maxvit_t": 224, "timm/inception_v4": 80}  #: of the input, where 64 pixels are too few
 OPTIONS = {
     "googlenet": {"init_weights": False},
     "inception_v3": {"init_weights": False},
 }  #: else initialised for minutes
+
+
+HEADER = """# Coverage of the graph canonizer
+
+Written by `make coverage`. Each network has random weights and random BatchNorm statistics (variances, negative, tiny and
+zero weights among them), and is canonized in float64. *Merged left*: into the layer before; *merged right*: into the layer
+behind; *split*: into copies of the layers before a concatenation; *threshold*: to the right through the ReLU; *unused*:
+not reached in evaluation mode. The last columns: the largest difference of the outputs and of the input gradient, relative
+to the largest value, and whether removal restores outputs and `state_dict`."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +178,8 @@ def names(patterns: Iterable[str]) -> list[str]:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m canonxai.coverage", description=__doc__)
-    parser.add_argument("name", nargs="*", default=FAMILIES)
-    parser.add_argument("--preactivation", default="threshold")
+    parser.add_argument("name", nargs="*", default=(*FAMILIES, *TIMM))
+    parser.add_argument("--preactivation", default="untangle")
     parser.add_argument("--output", type=Path, help="a Markdown file; the screen if not given")
     options = parser.parse_args(arguments)
     canonizer = GraphCanonizer(preactivation=options.preactivation)
@@ -171,7 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
         lines.append(line)
         print(line, flush=True)
     if options.output:
-        options.output.write_text("\n".join(lines) + "\n")
+        options.output.write_text("\n".join([HEADER, "", *lines]) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from canonxai.canonizers import GraphCanonizer
-from canonxai.coverage import Coverage, main, measure, names, table
+from canonxai.coverage import FAMILIES, HEADER, TIMM, Coverage, main, measure, names, table
 
 #: name: BatchNorms merged left, through a threshold, unused in evaluation mode; sums; gates
 SMALL = {
@@ -10,7 +12,7 @@ SMALL = {
     "resnet18": (20, 0, 0, 8, 0),
     "resnext50_32x4d": (53, 0, 0, 16, 0),
     "wide_resnet50_2": (53, 0, 0, 16, 0),
-    "densenet121": (59, 62, 0, 0, 0),
+    "densenet121": (59, 1, 0, 0, 0),
     "googlenet": (57, 0, 2, 0, 0),
     "inception_v3": (94, 0, 2, 0, 0),
     "mobilenet_v2": (52, 0, 0, 10, 0),
@@ -41,10 +43,10 @@ def test_a_network_of_each_family_is_canonized_exactly(name):
     assert not [rewrite for rewrite in coverage.batch_norms if rewrite.action == "kept"]
 
 
-def test_densenet_untangled():
-    coverage = measure("densenet121", GraphCanonizer(preactivation="untangle"))
+def test_densenet_by_thresholds():
+    coverage = measure("densenet121", GraphCanonizer(preactivation="threshold"))
     check_exact(coverage)
-    assert [rewrite.action for rewrite in coverage.batch_norms].count("split") == 61
+    assert [rewrite.action for rewrite in coverage.batch_norms].count("threshold") == 62
 
 
 def test_all_families_are_known():
@@ -56,10 +58,23 @@ def test_all_families_are_known():
 def test_the_table_counts_and_gives_reasons(capsys, tmp_path):
     assert main(["mobilenet_v3_small", "--output", str(tmp_path / "table.md")]) == 0
     printed = capsys.readouterr().out
-    assert (tmp_path / "table.md").read_text() == printed
+    assert (tmp_path / "table.md").read_text() == f"{HEADER}\n\n{printed}"
     assert "| mobilenet_v3_small | 34 | 34 | 0 | 0 | 0 | 0 | 0 | 6 | 9 | " in printed
     coverage = measure("mobilenet_v3_small", GraphCanonizer(["sum"]))
     assert any("34 kept, as features.0.1: part merge_bn is off" in line for line in table([coverage]))
+
+
+@pytest.mark.parametrize("name", ["timm/resnetv2_50", "timm/ghostnet_100", "timm/rexnet_100"])
+def test_networks_of_timm(name):
+    pytest.importorskip("timm")
+    check_exact(measure(name, GraphCanonizer()))
+
+
+def test_the_documented_table_is_of_these_networks():
+    rows = (Path(__file__).parent.parent / "docs" / "coverage.md").read_text().splitlines()
+    assert [row.split("|")[1].strip() for row in rows if row.endswith("|") and "kept, as" not in row][2:] == [
+        name for name in names((*FAMILIES, *TIMM))
+    ]
 
 
 def test_unknown_names_are_told(capsys):

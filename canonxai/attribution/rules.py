@@ -93,7 +93,7 @@ class _LeafTracer(fx.Tracer):
 
 
 class _Caller(nn.Module):
-    """Calls a network: torch.fx looks up the forward pass of what it traces in its class, where no canonizer puts it."""
+    """Calls a network, as torch.fx looks for the forward pass of what it traces where no canonizer puts it."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -35,7 +35,8 @@ class GraphCanonizer(Canonizer):  # type: ignore[misc]
     Args:
         parts: names of those, each at most once; ``None`` for all, an empty list for the network as written.
         preactivation: how a BatchNorm before a ReLU is merged that cannot be merged into the layer before alone:
-            ``threshold``, to the right through the ReLU, or ``untangle``, into copies of the layers before it.
+            ``untangle``, into copies of the layers before it, or ``threshold``, to the right through the ReLU. Maps
+            differ: a threshold gives inactive units a value that is not zero, and so relevance.
 
     Attributes:
         rewrites: after :meth:`apply`, what became of every BatchNorm and every function of the network.
@@ -47,7 +48,7 @@ class GraphCanonizer(Canonizer):  # type: ignore[misc]
 
     available: tuple[str, ...] = ("merge_bn", "modules", "sum", "gate")
 
-    def __init__(self, parts: list[str] | None = None, preactivation: str = "threshold") -> None:
+    def __init__(self, parts: list[str] | None = None, preactivation: str = "untangle") -> None:
         parts = list(self.available) if parts is None else parts
         allowed = f"null or a list of distinct names from {', '.join(self.available)}"
         check(set(parts) <= set(self.available) and len(set(parts)) == len(parts), "canonizer.parts", allowed, parts)
