@@ -14,7 +14,7 @@ paper: .venv/.run  ## the whole embedded study, 52 cells, and its report in mult
 	$(BIN)/python -m canonxai -m experiment=paper
 
 test: .venv/.test  ## install into .venv, and run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile
 
 lint: .venv/.test  ## check format, style and types
 	$(BIN)/ruff format --check .
