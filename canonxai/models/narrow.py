@@ -71,7 +71,7 @@ def densenet121(weights: str | None = None, num_classes: int = 10, growth_rate: 
 def efficientnet_b0(weights: str | None = None, num_classes: int = 10, size: float = 0.5) -> EfficientNet:
     """EfficientNet-B0 with ``size`` times its channels and layers."""
     stages, _ = _efficientnet_conf("efficientnet_b0", width_mult=size, depth_mult=size)
-    return _load(EfficientNet(stages, dropout=0.2, num_classes=num_classes), weights)
+    return _load(EfficientNet(stages, dropout=0.0, stochastic_depth_prob=0.0, num_classes=num_classes), weights)
 
 
 def _load(model: Net, weights: str | None) -> Net:
