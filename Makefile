@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run paper test lint format docs clean
+.PHONY: help run paper test lint format coverage docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -14,7 +14,7 @@ paper: .venv/.run  ## the whole embedded study, 52 cells, and its report in mult
 	$(BIN)/python -m canonxai -m experiment=paper
 
 test: .venv/.test  ## install into .venv, and run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile
 
 lint: .venv/.test  ## check format, style and types
 	$(BIN)/ruff format --check .
@@ -24,6 +24,9 @@ lint: .venv/.test  ## check format, style and types
 format: .venv/.test  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+coverage: .venv/.test  ## canonize every network of torchvision and several of timm, and write docs/coverage.md
+	$(BIN)/python -m canonxai.coverage --output docs/coverage.md
 
 docs:  ## put the figures of the study that make paper computed into the README
 	$(BIN)/python -m canonxai.report.readme multirun/paper/report README.md

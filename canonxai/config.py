@@ -135,6 +135,18 @@ class Training:
     trainer: dict[str, Any] = MISSING
 
 
+@dataclass
+class Audit:
+    """What ``python -m canonxai.audit`` reads."""
+
+    seed: int = 0
+    samples: int = 4
+    data: Any = MISSING
+    model: Any = MISSING
+    canonizer: Any = None
+    method: Any = MISSING
+
+
 def register() -> None:
     """Makes the schemas of the whole configs available to their defaults lists."""
     OmegaConf.register_new_resolver("cell", _cell, replace=True)
@@ -143,6 +155,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema_config", node=Config)
     store.store(name="schema_training", node=Training)
+    store.store(name="schema_audit", node=Audit)
 
 
 def _cell(*, _root_: DictConfig) -> str:

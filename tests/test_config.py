@@ -1,5 +1,6 @@
 """Every YAML composes and builds what it names; mistakes in them are told."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from canonxai.config import Method as MethodSchema
 from canonxai.errors import UserError
 from canonxai.metrics import Metric
 from canonxai.models.build import build_network
+from canonxai.models.torchvision import preprocessing
 from canonxai.run import build_explainer, build_metrics, build_trainer
 
 YAMLS = sorted(CONF.rglob("*.yaml"))
@@ -21,6 +23,9 @@ YAMLS = sorted(CONF.rglob("*.yaml"))
 
 def options(group):
     return [path.stem for path in sorted((CONF / group).glob("*.yaml"))]
+
+
+EMBEDDED = ["resnet18", "vgg16_bn", "densenet121", "efficientnet_b0"]  #: with weights for scenes
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: str(path.relative_to(CONF)))
@@ -44,7 +49,7 @@ def test_every_metric_builds_and_its_columns_are_described(config, name):
     assert all(column.description for metric in metrics.values() for column in metric.columns.values())
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg16_bn"])
+@pytest.mark.parametrize("name", EMBEDDED)
 @pytest.mark.parametrize("data", ["scenes", "imagenet"])
 def test_every_model_builds_for_every_data_set_and_names_a_canonizer_that_fits(config, name, data):
     cfg = config(f"model={name}", f"data={data}")
@@ -52,7 +57,7 @@ def test_every_model_builds_for_every_data_set_and_names_a_canonizer_that_fits(c
     network = build_network(cfg.model, cfg.data.label_space, trained=False).eval()
     canonizer = build(cfg.canonizer, "canonizer", Canonizer)
     instances = canonizer.apply(network)
-    assert len(instances) > 10
+    assert len(instances) > (10 if name in ("resnet18", "vgg16_bn") else 0)
     for instance in instances:
         instance.remove()
 
@@ -60,18 +65,27 @@ def test_every_model_builds_for_every_data_set_and_names_a_canonizer_that_fits(c
 ZOOS = {
     "torchvision": ["model.name=resnet50"],
     "timm": ["model.name=mobilenetv3_small_050"],
-    "custom": ["model.net._target_=canonxai.models.narrow.resnet18", "model.net.num_classes=1000"],
+    "vit_b_16": [],
+    "custom": ["model.net._target_=canonxai.models.narrow.resnet18", "+model.net.num_classes=1000"],
 }
 
 
-@pytest.mark.parametrize("zoo", sorted(set(options("model")) - {"resnet18", "vgg16_bn"}))
+@pytest.mark.parametrize("zoo", sorted(set(options("model")) - set(EMBEDDED)))
 def test_every_zoo_builds_a_network_and_names_its_preprocessing(config, zoo):
     cfg = config(f"model={zoo}", *ZOOS[zoo], "data=imagenet")
     check_groups(cfg)
     network = build_network(cfg.model, cfg.data.label_space, trained=False).eval()
-    assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
+    side = 64 if zoo != "vit_b_16" else 224
+    assert network(torch.zeros(1, 3, side, side)).shape == (1, 1000)
     assert cfg.data.resize == cfg.model.preprocessing.resize > 200
     assert cfg.data.std == cfg.model.preprocessing.std
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_the_preprocessing_is_that_of_the_official_weights(config, name):
+    cfg = config(f"model={name}", "data=imagenet")
+    assert cfg.model.variants.imagenet.weights == "IMAGENET1K_V1"
+    assert dict(cfg.model.preprocessing) == dataclasses.asdict(preprocessing(name, "IMAGENET1K_V1"))
 
 
 @pytest.mark.parametrize("name", options("data"))

@@ -22,7 +22,9 @@ SMALL = {
     "canonxai": ["data.size=2", "trainer=cpu", "save_maps=1"],
     "canonxai.train": ["samples=256", "trainer=cpu"],
     "canonxai.report": [],
+    "canonxai.audit": ["samples=1"],
 }
+ARCHITECTURES = "python -m canonxai -m experiment=architectures"
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +57,16 @@ def test_other_commands_are_those_of_make():
 @pytest.mark.parametrize("command", OURS)
 def test_each_command_runs_as_it_stands(folder, command):
     _, _, module, *arguments = shlex.split(command)
+    if "data.root=PATH" in arguments:  # data that only its users have
+        arguments = [argument for argument in arguments if argument != "-m"] + ["--cfg", "job"]
+    else:
+        arguments += [*SMALL[module], *(["method=lrp_eps"] if command == ARCHITECTURES else [])]
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments, *SMALL[module]],
+        [sys.executable, "-m", module, *arguments],
         cwd=folder, capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    if "-m" not in arguments and module == "canonxai":
+    if "-m" not in arguments and "--cfg" not in arguments and module == "canonxai":
         folders = re.findall(r"results: (\S+)", done.stdout)
         assert (Path(folders[-1]) / "samples.parquet").is_file()
 

@@ -8,7 +8,8 @@ Kohlbrenner et al., IJCNN 2020. The relevance put in at the output is 1, as zenn
 logit up to the factor 1 / f_c, so a negative logit turns the signs round compared with starting from f_c.
 
 All are zennit's composites where it has them. In each, activations and BatchNorm pass relevance on unchanged, and sums
-and average pools hand it on in proportion; that is why BatchNorm has to be merged first.
+and average pools hand it on in proportion; that is why BatchNorm has to be merged first, or be given another rule, see
+``canonxai.attribution.batchnorm``. Transformers have rules in ``canonxai.attribution.transformer``.
 """
 
 import math
@@ -25,12 +26,14 @@ from zennit.composites import (
     SpecialFirstLayerMapComposite,
     layer_map_base,
 )
-from zennit.core import Composite
+from zennit.core import Composite, Hook
 from zennit.rules import Epsilon, Flat, Gamma
 from zennit.types import Convolution, Linear
 
 from canonxai.attribution.base import Method, Query
-from canonxai.errors import check
+from canonxai.attribution.batchnorm import BATCHNORM_RULES, batchnorm_map
+from canonxai.attribution.transformer import ATTENTION_SHARES, transformer_map
+from canonxai.errors import check, check_choice
 
 
 def check_rule_arguments(
@@ -52,18 +55,43 @@ class LRP(Method):
         stabilizer: the same for all other rules, > 0.
         zero_params: parameters that count as zero, of ``weight`` and ``bias``; ``[bias]`` keeps the bias from absorbing
             relevance.
+        batchnorm_rule: of each BatchNorm that is not merged: ``pass``, ``epsilon`` or ``omega``.
+        attention: whether attention is ``constant`` or gets relevance as in ``attnlrp``.
 
     Raises:
         UserError: if an argument is out of its range.
     """
 
-    def __init__(self, epsilon: float = 1e-6, stabilizer: float = 1e-6, zero_params: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        epsilon: float = 1e-6,
+        stabilizer: float = 1e-6,
+        zero_params: list[str] | None = None,
+        batchnorm_rule: str = "pass",
+        attention: str = "constant",
+    ) -> None:
         check_rule_arguments(epsilon, stabilizer, zero_params=zero_params)
+        check_choice("method.batchnorm_rule", batchnorm_rule, BATCHNORM_RULES)
+        check_choice("method.attention", attention, ATTENTION_SHARES)
         self.epsilon, self.stabilizer, self.zero_params = epsilon, stabilizer, zero_params
+        self.batchnorm_rule, self.attention = batchnorm_rule, attention
+
+    @property
+    def _layer_map(self) -> list[tuple[type, Hook | None]]:
+        """What goes before the layer map of zennit's composites."""
+        return [
+            *batchnorm_map(self.batchnorm_rule, self.epsilon, self.stabilizer, self.zero_params),
+            *transformer_map(self.attention, self.epsilon, self.zero_params),
+        ]
 
     @property
     def _arguments(self) -> dict[str, object]:
-        return {"epsilon": self.epsilon, "stabilizer": self.stabilizer, "zero_params": self.zero_params}
+        return {
+            "epsilon": self.epsilon,
+            "stabilizer": self.stabilizer,
+            "zero_params": self.zero_params,
+            "layer_map": self._layer_map,
+        }
 
 
 class LRPEpsilon(LRP):
@@ -71,7 +99,8 @@ class LRPEpsilon(LRP):
 
     def composite(self, query: Query, canonizers: Sequence[Canonizer] = ()) -> Composite:
         rule = Epsilon(self.epsilon, zero_params=self.zero_params)
-        return LayerMapComposite([*layer_map_base(self.stabilizer), (Linear, rule)], canonizers=list(canonizers))
+        layer_map = [*self._layer_map, *layer_map_base(self.stabilizer), (Linear, rule)]
+        return LayerMapComposite(layer_map, canonizers=list(canonizers))
 
 
 class LRPEpsilonPlus(LRP):
@@ -115,8 +144,10 @@ class LRPGamma(LRP):
         epsilon: float = 1e-6,
         stabilizer: float = 1e-6,
         zero_params: list[str] | None = None,
+        batchnorm_rule: str = "pass",
+        attention: str = "constant",
     ) -> None:
-        super().__init__(epsilon, stabilizer, zero_params)
+        super().__init__(epsilon, stabilizer, zero_params, batchnorm_rule, attention)
         check_rule_arguments(gamma=gamma)
         self.gamma = gamma
 
@@ -138,6 +169,7 @@ class LRPEpsilonGammaFlat(LRPGamma):
     def composite(self, query: Query, canonizers: Sequence[Canonizer] = ()) -> Composite:
         shared = {"stabilizer": self.stabilizer, "zero_params": self.zero_params}
         layer_map = [
+            *self._layer_map,
             *layer_map_base(self.stabilizer),
             (Convolution, Gamma(self.gamma, **shared)),
             (Linear, Epsilon(self.epsilon, zero_params=self.zero_params)),

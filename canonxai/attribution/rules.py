@@ -12,7 +12,8 @@ from typing import Any
 from torch import fx, nn
 from zennit.canonizers import Canonizer
 from zennit.core import BasicHook, Composite, Hook
-from zennit.types import BatchNorm
+
+from canonxai.attribution.batchnorm import is_merged
 
 GRADIENT = "gradient"  #: no rule: autograd's own
 MERGED = "merged: computes the identity"
@@ -69,7 +70,7 @@ def rule_table(model: nn.Module, composite: Composite, canonizers: Sequence[Cano
 
 def _module_layer(name: str, module: nn.Module, calls: int, hook: Hook | None) -> Layer:
     notes = []
-    if isinstance(module, BatchNorm) and "forward" in vars(module):
+    if is_merged(module):
         notes.append(MERGED)
     if calls > 1 and isinstance(hook, BasicHook):
         notes.append("shared: the rule sees the input of its last call only")
@@ -83,23 +84,36 @@ def _rule(module: nn.Module) -> Hook | None:
 
 
 class _LeafTracer(fx.Tracer):
-    """Looks into every module that has children, and into no other."""
+    """Looks into every module that calls its children, and into no other."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return not any(True for _ in m.children())
+        # attention as it is written does not call its child: a function computes all with the child's weights
+        is_attention = isinstance(m, nn.MultiheadAttention) and "forward" not in vars(m)
+        return is_attention or not any(True for _ in m.children())
+
+
+class _Caller(nn.Module):
+    """Calls a network, as torch.fx looks for the forward pass of what it traces where no canonizer puts it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input: Any) -> Any:
+        return self.model(input)
 
 
 def _operations(model: nn.Module) -> list[tuple[str, bool]]:
     """Each operation's name and whether it is a module."""
     try:
-        nodes: Any = _LeafTracer().trace(model).nodes
+        nodes: Any = _LeafTracer().trace(_Caller(model)).nodes
     except Exception:  # torch.fx raises errors of any kind for what it cannot trace
         leaves = [name for name, module in model.named_modules() if not any(True for _ in module.children())]
         return [(name, True) for name in leaves]
     operations = []
     for node in nodes:
         if node.op == "call_module":
-            operations.append((str(node.target), True))
+            operations.append((str(node.target).removeprefix("model."), True))
         elif node.op in ("call_function", "call_method"):
             operations.append((getattr(node.target, "__name__", str(node.target)), False))
     return operations

@@ -1,14 +1,20 @@
 """Rewrites a network into a functionally identical one that attribution rules understand."""
 
 from canonxai.canonizers.agreement import Agreement, canonization_agreement, logit_agreement
+from canonxai.canonizers.graph import GraphCanonizer, Rewrite, rewrites
 from canonxai.canonizers.merge import ExactMergeBatchNorm
 from canonxai.canonizers.networks import ResNetCanonizer, VGGCanonizer
+from canonxai.canonizers.transformer import TransformerCanonizer
 
 __all__ = [
     "Agreement",
     "ExactMergeBatchNorm",
+    "GraphCanonizer",
     "ResNetCanonizer",
+    "Rewrite",
+    "TransformerCanonizer",
     "VGGCanonizer",
     "canonization_agreement",
     "logit_agreement",
+    "rewrites",
 ]

@@ -1,4 +1,4 @@
-"""torchvision's ResNet18 and VGG-16-BN at a fraction of their width, for the embedded benchmark.
+"""torchvision's networks of the study and two more at a fraction of their size, for the embedded benchmark.
 
 They are built of torchvision's own blocks, so that a canonizer written for torchvision's networks applies unchanged.
 Each builder takes ``weights`` as torchvision's builders do: the name of a file in ``canonxai/models/weights``, or
@@ -8,7 +8,8 @@ Each builder takes ``weights`` as torchvision's builders do: the name of a file 
 from typing import Any, TypeVar
 
 from torch import nn
-from torchvision.models import VGG, ResNet
+from torchvision.models import VGG, DenseNet, EfficientNet, ResNet
+from torchvision.models.efficientnet import _efficientnet_conf
 from torchvision.models.resnet import BasicBlock
 from torchvision.models.vgg import cfgs, make_layers
 
@@ -59,6 +60,18 @@ def vgg16_bn(weights: str | None = None, num_classes: int = 10, width: float = 0
         nn.Linear(hidden, num_classes),
     )
     return _load(model, weights)
+
+
+def densenet121(weights: str | None = None, num_classes: int = 10, growth_rate: int = 12) -> DenseNet:
+    """DenseNet of 23 dense layers instead of 58, each of ``growth_rate`` channels instead of 32."""
+    model = DenseNet(growth_rate, block_config=(3, 6, 8, 6), num_init_features=2 * growth_rate, num_classes=num_classes)
+    return _load(model, weights)
+
+
+def efficientnet_b0(weights: str | None = None, num_classes: int = 10, size: float = 0.5) -> EfficientNet:
+    """EfficientNet-B0 with ``size`` times its channels and layers."""
+    stages, _ = _efficientnet_conf("efficientnet_b0", width_mult=size, depth_mult=size)
+    return _load(EfficientNet(stages, dropout=0.0, stochastic_depth_prob=0.0, num_classes=num_classes), weights)
 
 
 def _load(model: Net, weights: str | None) -> Net:

@@ -12,7 +12,7 @@ from canonxai.models import narrow
 from canonxai.models.build import build_network as build_for
 from canonxai.models.checkpoint import WEIGHTS, load_weights
 
-MODELS = ["resnet18", "vgg16_bn"]
+MODELS = ["resnet18", "vgg16_bn", "densenet121", "efficientnet_b0"]
 
 
 @pytest.fixture

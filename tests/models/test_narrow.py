@@ -11,10 +11,15 @@ from torchvision.models.resnet import BasicBlock
 
 from canonxai.data.scenes import Scenes
 from canonxai.models.checkpoint import WEIGHTS, read_metadata
-from canonxai.models.narrow import resnet18, vgg16_bn
+from canonxai.models.narrow import densenet121, efficientnet_b0, resnet18, vgg16_bn
 from canonxai.models.normalization import Normalization
 
-BUILDERS = {"resnet18": resnet18, "vgg16_bn": vgg16_bn}
+BUILDERS = {
+    "resnet18": resnet18,
+    "vgg16_bn": vgg16_bn,
+    "densenet121": densenet121,
+    "efficientnet_b0": efficientnet_b0,
+}
 TRAINED = {name: WEIGHTS / f"scenes_{name}.safetensors" for name in BUILDERS}
 
 
@@ -26,8 +31,10 @@ def kinds(model):
     return [(name, type(module)) for name, module in model.named_modules() if name]
 
 
-@pytest.mark.parametrize("name, count", [("resnet18", 703_386), ("vgg16_bn", 1_122_586)])
-def test_a_quarter_of_the_width_has_so_many_parameters(name, count):
+@pytest.mark.parametrize("name, count", [
+    ("resnet18", 703_386), ("vgg16_bn", 1_122_586), ("densenet121", 236_617), ("efficientnet_b0", 663_530),
+])  # fmt: skip
+def test_narrow_networks_have_so_many_parameters(name, count):
     assert sum(parameter.numel() for parameter in BUILDERS[name]().parameters()) == count
 
 
@@ -53,7 +60,14 @@ def test_vgg_at_full_width_has_torchvisions_features():
     assert kinds(ours) == kinds(theirs)
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", ["densenet121", "efficientnet_b0"])
+def test_smaller_networks_are_made_of_torchvisions_modules(name):
+    narrow, full = BUILDERS[name](), models.get_model(name)
+    assert type(narrow) is type(full)
+    assert {type(module) for module in narrow.modules()} == {type(module) for module in full.modules()}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg16_bn"])
 def test_modules_are_of_torchvisions_classes_and_in_its_places(name):
     with torch.device("meta"):
         narrow, full = BUILDERS[name](), models.get_model(name)

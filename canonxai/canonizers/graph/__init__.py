@@ -1,0 +1,6 @@
+"""Canonizes any network that torch.fx can trace."""
+
+from canonxai.canonizers.graph.canonizer import GraphCanonizer, rewrites
+from canonxai.canonizers.graph.record import Rewrite
+
+__all__ = ["GraphCanonizer", "Rewrite", "rewrites"]

@@ -1,0 +1,195 @@
+import copy
+import operator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from zennit.core import Composite
+from zennit.layer import Sum
+
+import canonxai.canonizers.graph.canonizer as module
+from canonxai.attribution.deconvnet import DeconvNet
+from canonxai.attribution.ebp import ExcitationBackprop
+from canonxai.attribution.gbp import GuidedBackprop
+from canonxai.attribution.gradient import Gradient
+from canonxai.attribution.ig import IntegratedGradients
+from canonxai.attribution.ixg import InputXGradient
+from canonxai.attribution.lrp import LRPEpsilon, LRPEpsilonPlus
+from canonxai.canonizers import GraphCanonizer, rewrites
+from canonxai.canonizers.graph.gates import Gate
+from canonxai.errors import UserError
+from tests.canonizers.graph.networks import LEFT, Network, bn, built, conv
+from tests.canonizers.graph.test_merge import output_and_gradient
+from tests.networks import difference, network, query, untouched
+
+
+class Functional(nn.Module):
+    """Everything called as a function, much of it in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.bn, self.fc = conv(padding=1), conv(padding=1), bn(6), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn(self.a(x))
+        before = y
+        y += self.b(x)
+        y = F.relu_(y + before)  # twice the same tensor, since it was written in place
+        y = F.leaky_relu(F.max_pool2d(y, 2, stride=1), 0.1, inplace=True)
+        gate = torch.sigmoid(self.fc(y.mean((2, 3)))).view(y.size(0), -1, 1, 1)
+        y = F.avg_pool2d(y * gate, 2) * 3 + 1
+        y = F.dropout(torch.flatten(y, 1), 0.5, self.training)
+        return torch.add(y, y.tanh())
+
+
+def canonized(model: nn.Module, canonizer: GraphCanonizer) -> nn.Module:
+    """A copy, canonized for good."""
+    model = copy.deepcopy(model)
+    canonizer.apply(model)
+    return model
+
+
+@pytest.mark.parametrize("parts", [None, ["merge_bn"], ["sum"], ["modules"], ["gate"], ["sum", "gate"], []])
+def test_functions_in_place_and_not_give_the_same_as_modules(parts):
+    model, input = built(Functional)
+    output, gradient = output_and_gradient(model, input)
+    with untouched(model, input), Composite(canonizers=[GraphCanonizer(parts)]).context(model):
+        canonized_output, canonized_gradient = output_and_gradient(model, input)
+    assert difference(canonized_output, output) < 1e-13
+    assert difference(canonized_gradient, gradient) < 1e-13
+
+
+def test_every_batch_norm_and_function_is_in_the_record():
+    model, _ = built(Functional)
+    found = [(r.operation, r.action) for r in rewrites(model, GraphCanonizer())]
+    assert found == [
+        ("BatchNorm2d", "merged left"), ("iadd", "sum"), ("add", "sum"), ("relu_", "module"), ("max_pool2d", "module"),
+        ("leaky_relu", "module"), ("mean", "module"), ("sigmoid", "module"), ("view", "kept"), ("mul", "gate"),
+        ("avg_pool2d", "module"), ("mul", "gate"), ("add", "kept"), ("flatten", "module"), ("dropout", "removed"),
+        ("tanh", "module"), ("add", "sum"),
+    ]  # fmt: skip
+    kept = [r.reason for r in rewrites(model, GraphCanonizer()) if r.action == "kept"]
+    assert kept == ["it moves values, and relevance moves with them", "a constant is added, not a branch"]
+    assert {r.action for r in rewrites(model, GraphCanonizer(["sum"]))} == {"sum", "kept", "removed"}
+
+
+def test_only_the_chosen_parts_are_done():
+    model, _ = built(Functional)
+    for parts, sums, gates, relus in ((["sum"], 3, 0, 0), (["gate"], 0, 2, 0), (["modules"], 0, 0, 1), (None, 3, 2, 1)):
+        types = [type(m) for m in canonized(model, GraphCanonizer(parts)).modules()]
+        assert (types.count(Sum), types.count(Gate), types.count(nn.ReLU)) == (sums, gates, relus)
+
+
+def test_summands_of_different_shapes_are_broadcast():
+    model, input = built(lambda: Network(lambda m, x: m.conv(x) + x.mean((1, 2, 3), keepdim=True), conv=conv()))
+    assert torch.equal(canonized(model, GraphCanonizer(["sum"]))(input), model(input))
+
+
+def test_a_convolution_called_twice_has_a_module_for_each_call():
+    model, input = built(lambda: Network(lambda m, x: m.conv(m.conv(x).relu()), conv=conv(4, 4)))
+    two = canonized(model, GraphCanonizer())
+    convolutions = [m for m in two.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) == 2 and convolutions[0].weight is convolutions[1].weight
+    assert torch.equal(two(input), model(input))
+
+
+GATED = {
+    "squeeze and excitation": lambda m, x: m.signal(x[:, 1:]) * m.gate(x[:, :1]).mean((2, 3), keepdim=True).sigmoid(),
+    "gate first": lambda m, x: F.hardsigmoid(m.gate(x[:, :1])) * m.signal(x[:, 1:]),
+    "softmax": lambda m, x: m.signal(x[:, 1:]).mul(m.gate(x[:, :1]).mean((2, 3)).softmax(1).reshape(-1, 6, 1, 1)),
+    "constant": lambda m, x: -0.2 * m.signal(x[:, 1:]),
+}
+
+
+@pytest.mark.parametrize("name", GATED)
+@pytest.mark.parametrize("method", [LRPEpsilon(1e-12, 1e-12), LRPEpsilonPlus(1e-12, 1e-12), ExcitationBackprop(1e-12)])
+def test_a_gate_passes_all_relevance_to_the_signal_under_rules(name, method):
+    model, _ = built(
+        lambda: Network(lambda m, x: GATED[name](m, x).mean((2, 3)), signal=conv(2, bias=False), gate=conv(1))
+    )
+    gated, plain = (method(query(model), [GraphCanonizer(parts)]) for parts in (None, ["modules"]))
+    torch.testing.assert_close(gated.sum((1, 2, 3)), torch.ones(3).double(), rtol=1e-5, atol=0)
+    assert (gated[:, 0] == 0).all()
+    assert (plain.sum((1, 2, 3)) - 1).abs().min() > 0.01
+
+
+@pytest.mark.parametrize("name", GATED)
+@pytest.mark.parametrize("method", [Gradient(), InputXGradient(), GuidedBackprop(), DeconvNet(), IntegratedGradients()])
+def test_gates_and_sums_do_not_change_methods_of_gradients(name, method):
+    model, _ = built(lambda: Network(lambda m, x: GATED[name](m, x).mean((2, 3)), signal=conv(2), gate=conv(1)))
+    original = method(query(model))
+    assert difference(method(query(model), [GraphCanonizer()]), original) < 1e-13
+
+
+UNTRACEABLE = {
+    "control flow": lambda m, x: m.conv(x) if x.sum() > 0 else x,
+    "assignment": lambda m, x: operator.setitem(x, 0, 1),
+    "a view is read later": lambda m, x: (y := m.conv(x)).view(-1).relu_().sum() + y,
+}
+
+
+@pytest.mark.parametrize("name", UNTRACEABLE)
+def test_what_cannot_be_traced_is_told_with_the_line(name):
+    model, _ = built(lambda: Network(UNTRACEABLE[name], conv=conv(4, 4)))
+    with pytest.raises(UserError, match="canonizer=resnet") as error:
+        GraphCanonizer().apply(model)
+    assert "networks.py" not in str(error.value)
+    if name == "control flow":
+        assert "test_canonizer.py:" in str(error.value) and "x.sum() > 0" in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", ["root", "1"])
+def test_training_mode_is_refused(wrong):
+    model, _ = built(LEFT["padded"])
+    (model if wrong == "root" else model.get_submodule(wrong)).training = True
+    with pytest.raises(UserError, match=r"evaluation mode.*model\.eval\(\)"):
+        GraphCanonizer().apply(model)
+
+
+def test_a_quantised_network_is_refused():
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU()).eval()
+    type(model[0])
+    model[0] = type("Conv2d", (nn.Conv2d,), {"__module__": "torch.ao.nn.quantized.modules.conv"})(1, 1, 1)
+    with pytest.raises(UserError, match="quantised Conv2d"):
+        GraphCanonizer().apply(model.eval())
+
+
+@pytest.mark.parametrize("parts", [["add"], ["sum", "sum"]])
+def test_unknown_parts_are_refused(parts):
+    with pytest.raises(UserError, match=r"^canonizer\.parts: expected .* merge_bn, modules, sum, gate, got \["):
+        GraphCanonizer(parts)
+
+
+def test_unknown_preactivations_are_refused():
+    with pytest.raises(UserError, match=r"^canonizer\.preactivation: expected one of threshold, untangle"):
+        GraphCanonizer(preactivation="unwind")
+
+
+@pytest.mark.parametrize("step", ["merge_batch_norms", "make_modules", "make_sums", "make_gates"])
+def test_if_a_part_fails_all_is_undone(step, monkeypatch):
+    real = getattr(module, step)
+
+    def fail(network, **options):
+        real(network, **options)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(module, step, fail)
+    model = network("resnet18")
+    with pytest.raises(ZeroDivisionError), untouched(model, query(model).input):
+        GraphCanonizer().apply(model)
+
+
+def test_two_at_once_do_no_more_than_one():
+    model = network("resnet18")
+    input = query(model).input
+    output = model(input)
+    with untouched(model, input), Composite(canonizers=[GraphCanonizer(["merge_bn"])]).context(model):
+        with Composite(canonizers=[GraphCanonizer()]).context(model):
+            assert difference(model(input), output) < 1e-12
+        assert difference(model(input), output) < 1e-12
+
+
+def test_a_copy_has_the_same_options():
+    duplicate = GraphCanonizer(["sum"], "untangle").copy()
+    assert (duplicate.parts, duplicate.preactivation) == (["sum"], "untangle")

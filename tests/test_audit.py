@@ -1,0 +1,72 @@
+"""The audit of a network: every BatchNorm, every function, every rule."""
+
+import json
+
+import pyarrow.csv
+import pytest
+from rich.console import Console
+
+from canonxai.audit import audit
+
+
+@pytest.fixture
+def run(config, tmp_path):
+    """Audits and returns the summary, the layers by name, and what was printed."""
+
+    def call(*overrides):
+        console = Console(record=True, width=200, quiet=True)
+        cfg = config("samples=2", *overrides, name="audit")
+        summary = audit(cfg, tmp_path, console)
+        assert json.loads((tmp_path / "audit.json").read_text()) == summary
+        rows = pyarrow.csv.read_csv(tmp_path / "layers.csv").to_pylist()
+        return summary, {row["layer"]: row for row in rows}
+
+    return call
+
+
+@pytest.mark.parametrize("canonizer, add, merged", [
+    ("resnet", "layer4.1.canonizer_sum", "merged"), ("graph", "canonized.iadd_7", ""),
+])  # fmt: skip
+def test_every_batch_norm_and_every_add_is_told(run, canonizer, add, merged):
+    summary, layers = run("model=resnet18", f"canonizer={canonizer}")
+    norms = [row for row in layers.values() if row["type"] == "BatchNorm2d"]
+    assert len(norms) == 20
+    assert {(row["original"], row["canonized"]) for row in norms} == {("Pass", merged)}
+    assert layers[add]["canonized"] == "Norm"
+    assert layers["fc"]["original"] == layers["fc"]["canonized"] == "Epsilon"
+    assert layers["add"]["canonized"] == "" and layers["add"]["original"] == "gradient"
+    assert summary["without_rule"] == summary["kept_batch_norms"] == []
+    differences = summary["largest_relative_logit_difference"]
+    assert max(differences["real, float64"], differences["random, float64"]) < 1e-12
+    assert 0 < max(differences["real, float32"], differences["random, float32"]) < 1e-4
+
+
+def test_a_layer_without_a_rule_stands_out(run):
+    summary, layers = run("model=resnet18", "canonizer.parts=[merge_bn]")
+    assert summary["without_rule"] == ["add"]
+    assert not layers["add"]["ruled"]
+    assert "no rule" in layers["add"]["note"]
+
+
+def test_what_is_left_is_told(run):
+    summary, _ = run("model=resnet18", "canonizer.parts=[sum]")
+    assert len(summary["kept_batch_norms"]) == 20
+
+
+def test_gradient_methods_need_no_rules(run):
+    assert run("model=vgg16_bn", "method=gradient")[0]["without_rule"] == []
+
+
+def test_the_command_runs_on_a_network_of_torchvision(cli, tmp_path):
+    arguments = ["model.net.weights=null", "data=photographs", "data.resize=64", "data.crop=64", "samples=1"]
+    done = cli("model=torchvision", "model.name=densenet121", "canonizer=graph", *arguments, module="canonxai.audit")
+    assert done.returncode == 0, done.stderr
+    assert "every layer has a rule" in done.stdout
+    assert "features.denseblock1.denselayer1.norm1" in done.stdout and "split" in done.stdout
+    assert (tmp_path / "multirun/audit/photographs-densenet121-lrp_eps_plus/rewrites.csv").is_file()
+
+
+def test_a_model_without_canonizer_is_a_mistake(cli):
+    done = cli("canonizer=none", module="canonxai.audit")
+    assert done.returncode == 1
+    assert "canonizer: expected one" in done.stderr and "Traceback" not in done.stderr
