@@ -47,11 +47,11 @@ OPTIONS = {
 
 HEADER = """# Coverage of the graph canonizer
 
-Written by `make coverage`. Each network has random weights and random BatchNorm statistics (variances, negative, tiny and
-zero weights among them), and is canonized in float64. *Merged left*: into the layer before; *merged right*: into the layer
-behind; *split*: into copies of the layers before a concatenation; *threshold*: to the right through the ReLU; *unused*:
-not reached in evaluation mode. The last columns: the largest difference of the outputs and of the input gradient, relative
-to the largest value, and whether removal restores outputs and `state_dict`."""
+Written by `make coverage`. Each network has random weights and random BatchNorm statistics (variances, negative, tiny
+and zero weights among them), and is canonized in float64. *Merged left*: into the layer before; *merged right*: into
+the layer behind; *split*: into copies of the layers before a concatenation; *threshold*: to the right through the ReLU;
+*unused*: not reached in evaluation mode. The last columns: the largest difference of the outputs and of the input
+gradient, relative to the largest value, and whether removal restores outputs and `state_dict`."""
 
 
 @dataclass(frozen=True)
