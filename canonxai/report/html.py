@@ -27,7 +27,7 @@ from canonxai.report.cells import Cell, Pair, Study
 from canonxai.report.comparison import ALPHA, Comparison, columns, count_tests
 from canonxai.report.figures.style import CANONIZED, COLOURS, ORIGINAL
 from canonxai.report.report import Report, order
-from canonxai.report.statistics import differences, permutations
+from canonxai.report.statistics import differences, mean_curve, permutations
 from canonxai.results.statistics import RESAMPLES
 
 LONGEST_SIDE = 160  #: of a map, in pixels
@@ -176,7 +176,7 @@ def _curves(entry: _Entry) -> dict[str, Any]:
         name: {
             "axis": _numbers(axis),
             **{
-                state: _numbers(cell.curve(name)[rows.get(state, slice(None))].mean(0))
+                state: _numbers(mean_curve(cell.curve(name)[rows.get(state, slice(None))]))
                 for state, cell in entry.by_state.items()
                 if cell is not None and name in cell.curves
             },

@@ -26,6 +26,12 @@ class Interval(NamedTuple):
     high: float | None
 
 
+def mean_curve(curves: Float[np.ndarray, "n steps"]) -> Float[np.ndarray, " steps"]:
+    """The mean over the images whose curve is defined everywhere; NaN if there is none."""
+    defined = curves[np.isfinite(curves).all(1)]
+    return defined.mean(0) if len(defined) else np.full(curves.shape[1], np.nan)
+
+
 def differences(original: Float[np.ndarray, " n"], canonized: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Canonized minus original, 0 where they are equal up to the rounding of float64, NaN where one is not defined.
 

@@ -429,3 +429,9 @@ def test_holm_leaves_out_what_is_not_defined_and_keeps_its_place():
     assert holm([None, 0.01, None, 0.04]) == [None, *holm([0.01, 0.04])[:1], None, 0.04]
     assert holm([0.9, 0.8, 0.7]) == [1.0, 1.0, 1.0]
     assert holm([0.02, 0.02]) == [0.04, 0.04]
+
+
+def test_a_mean_curve_is_over_the_images_that_have_one():
+    curves = np.array([[1.0, 2.0], [np.nan, 5.0], [3.0, 4.0]])
+    assert statistics.mean_curve(curves).tolist() == [2, 3]
+    assert np.isnan(statistics.mean_curve(curves[1:2])).all()

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from canonxai.report.figures import grid
 from canonxai.report.figures.style import CANONIZED, ORIGINAL, words
 from canonxai.report.report import Report
+from canonxai.report.statistics import mean_curve
 
 
 def draw(report: Report) -> Iterator[tuple[str, Figure]]:
@@ -42,7 +43,7 @@ def draw(report: Report) -> Iterator[tuple[str, Figure]]:
                         _curve(axes, axis, cell.curve(name)[rows], label, label == "original")
                     axes.set_title(titles[method], fontsize=9)
                     handles = axes.get_legend_handles_labels()
-            figure.supxlabel(f"share of pixels replaced\n{data}; bands: mean ± 1.96 standard errors", fontsize=10)
+            figure.supxlabel(f"share replaced\n{data}; bands: mean ± 1.96 standard errors", fontsize=10)
             figure.supylabel(f"{words(name)} f(xₖ)", fontsize=10)
             figure.legend(*handles, loc="outside upper center", ncols=2, frameon=False)
             yield f"curves-{name}{grid.suffix(report, data, state)}", figure
@@ -55,7 +56,8 @@ def _curve(
     label: str,
     original: bool,
 ) -> None:
-    mean, colour = curves.mean(0), ORIGINAL if original else CANONIZED
+    mean, colour = mean_curve(curves), ORIGINAL if original else CANONIZED
+    curves = curves[np.isfinite(curves).all(1)]
     if len(curves) > 1:
         error = 1.96 * curves.std(0, ddof=1) / np.sqrt(len(curves))
         axes.fill_between(axis, mean - error, mean + error, color=colour, alpha=0.35, linewidth=0)
