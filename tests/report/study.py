@@ -77,8 +77,8 @@ def write_cell(
             of the config; ``perturbation_curve`` is made from ``input_perturbation`` if not given.
         title: instead of the method's own.
         data: a data set of ``conf/data``.
-        settings: changes of the config, by dotted key, and options of other groups, as ``trainer``; ``data.size`` is
-            the number of images if not given.
+        settings: changes of the config, by dotted key, and options of other groups, as ``trainer``; the
+            number of images follows from the columns.
         study: the study's name.
         higher_is_better: changes of the metrics' directions, as if they were a user's own metrics.
         versions: changes of the versions in ``summary.json``.
@@ -99,7 +99,8 @@ def write_cell(
     values = {key: value if value.ndim == 2 else np.broadcast_to(value, images) for key, value in values.items()}
 
     metrics_names = [key for key in values if key != "perturbation_curve"]
-    changes = {"data.size": images, "save_maps": 4 * maps if maps is True else int(maps), **(settings or {})}
+    count = "data.size" if data == "scenes" else "data.max_samples"
+    changes = {count: images, "save_maps": 4 * maps if maps is True else int(maps), **(settings or {})}
     groups = {"model": model, "method": method, "data": data, "metric": f"[{','.join(metrics_names)}]"}
     groups |= {key: changes.pop(key) for key in list(changes) if (CONF / key).is_dir()}
     cfg = _compose(*(f"{group}={option}" for group, option in groups.items())).copy()
