@@ -53,6 +53,9 @@ MOVING = (
         "size",
         "stack",
         "broadcast",
+        "expand",
+        "movedim",
+        "unbind",
         "dropout",
         "stochastic_depth",
         "max_pool",
@@ -99,19 +102,28 @@ def audit_layers(method: Method, query: Query, canonizers: Sequence[Canonizer]) 
     (before, flow), (after, flow_after) = sides
     done = {rewrite.layer: rewrite for canonizer in canonizers for rewrite in getattr(canonizer, "rewrites", ())}
     propagates = any(layer.rule != GRADIENT for layer in after.values())  # not merely a modified gradient
-    audited = []
+    audited, linear = [], ""
     for name in dict.fromkeys([*before, *after]):
         old, new = before.get(name), after.get(name)
         layer = new or before[name]
         unruled = propagates and new is not None and new.rule == GRADIENT and not _is_moving(new)
         gone = f"{done[name].action}: {', '.join(done[name].into)}" if name in done else "not in the canonized network"
-        notes = [layer.note, "" if new else gone, "no rule" if unruled else ""]
+        merged = new is not None and new.note == MERGED
+        if "LayerNorm" in layer.type:
+            what = "cannot be merged: its deviation depends on the input"
+        elif merged:
+            what = f"merged left: {linear}"
+        else:
+            what = "" if new else gone
+        if layer.type.startswith(("Conv", "Linear")):
+            linear = name
+        notes = [layer.note, what, "no rule" if unruled else ""]
         audited.append(
             AuditedLayer(
                 name,
                 layer.type,
                 old.rule if old else "",
-                "" if new is None else "merged" if new.note == MERGED else new.rule,
+                "" if new is None else "merged" if merged else new.rule,
                 _ratio(flow.get(name)),
                 _ratio(flow_after.get(name)),
                 not unruled,
@@ -157,7 +169,10 @@ def audit(cfg: DictConfig, folder: Path, console: Console) -> dict[str, Any]:
     }
     input, (low, high) = normalize(images, torch.float64), normalize.bounds(torch.float64)
     with torch.no_grad():
-        target = model(input).argmax(1)
+        logits = model(input)
+    target = logits.argmax(1)
+    if not logits.any():
+        log.warning("model: all logits are 0, as those of an untrained last layer, so their agreement proves nothing")
     query = Query(model, input, target, low, high, torch.arange(len(images)), cfg.seed)
     layers = audit_layers(method, query, [canonizer])
     rewrites = getattr(canonizer, "rewrites", ())
@@ -179,6 +194,9 @@ def audit(cfg: DictConfig, folder: Path, console: Console) -> dict[str, Any]:
         (folder / "audit.json").write_text(json.dumps(summary, indent=2))
     _print(console, layers, rewrites, summary)
     console.print(Text(f"results: {folder}"))
+    worst, tolerance = max(differences.values()), cfg.canonizer.tolerance
+    allowed = f"a relative difference of logits up to canonizer.tolerance={tolerance:g}"
+    check(worst <= tolerance, "canonizer", allowed, worst)
     return summary
 
 
@@ -192,6 +210,7 @@ def _images(dataset: LocalizationDataset, count: int) -> UInt8[Tensor, "n 3 heig
 
 def _write(path: Path, rows: Iterable[Any]) -> None:
     rows = [{key: _plain(value) for key, value in dataclasses.asdict(row).items()} for row in rows]
+    path.unlink(missing_ok=True)  # of an audit with another canonizer
     if rows:
         pyarrow.csv.write_csv(pa.Table.from_pylist(rows), path)
 

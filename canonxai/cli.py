@@ -25,6 +25,7 @@ from canonxai.report.callback import report_pending
 
 log = logging.getLogger(__name__)
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"  #: what the user asked for
+_RESOLVING = "UserError raised while resolving interpolation: "
 MISTAKES = (UserError, HydraException, OmegaConfBaseException, OSError)
 
 
@@ -76,6 +77,8 @@ def message(error: BaseException) -> str:
     if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
         error = error.__cause__
     first, _, rest = str(error).partition("\n")
+    if _RESOLVING in first:  # a mistake that was found while a value of the config was computed
+        return first.partition(_RESOLVING)[2]
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return f"{error.full_key}: {first}. See --cfg job for all keys and their values."
     return " ".join(f"{first} {rest}".split())

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from canonxai.audit import audit
+from canonxai.errors import UserError
 
 
 @pytest.fixture
@@ -70,3 +71,30 @@ def test_a_model_without_canonizer_is_a_mistake(cli):
     done = cli("canonizer=none", module="canonxai.audit")
     assert done.returncode == 1
     assert "canonizer: expected one" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_network_whose_function_changes_is_an_error_after_everything_was_written(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "canonxai.canonizers.merge.merged", lambda linear, _: (linear.weight.detach(), linear.weight[:, 0, 0, 0])
+    )
+    with pytest.raises(UserError, match=r"^canonizer: expected a relative difference of logits up to .*, got \d"):
+        run("model=resnet18")
+    assert (tmp_path / "layers.csv").is_file()
+
+
+def test_it_is_told_where_each_batch_norm_went_and_that_layer_norm_cannot_go(run):
+    _, layers = run("model=resnet18")
+    assert layers["layer1.0.bn2"]["note"] == "merged left: layer1.0.conv2"
+    tiny = ["data=photographs", "data.resize=32", "data.crop=32"]
+    _, layers = run(
+        "model=torchvision", "model.name=convnext_tiny", "model.net.weights=null", "canonizer=transformer", *tiny
+    )
+    norms = [row for row in layers.values() if "LayerNorm" in row["type"]]
+    assert norms and all("cannot be merged" in row["note"] for row in norms)
+
+
+def test_a_wrong_name_is_told_in_a_line(cli):
+    done = cli("model=torchvision", "model.name=nope", "data=photographs", module="canonxai.audit")
+    assert done.returncode == 1
+    assert "] - model.name: expected a classification network of torchvision" in done.stderr
+    assert "interpolation" not in done.stderr
