@@ -253,11 +253,11 @@ LEFT_ALONE = {
     "hook on the pool": (lambda: chain(bn(4), hooked(nn.AvgPool2d(2)), conv()), "goes to 1 (AvgPool2d)"),
     "slices of unknown sizes": (
         lambda: Network(
-            lambda m, x: m.bn(torch.cat([nn.functional.glu(m.a(x), 1), m.glu(m.a(x)), m.b(x)], 1)),
-            a=conv(),
+            lambda m, x: m.bn(torch.cat([m.glu(m.a(x)), x.flip(1), m.b(x)], 1)),
+            a=conv(padding=1),
             glu=nn.GLU(1),
-            b=conv(4, 5),
-            bn=bn(11),
+            b=conv(4, 5, padding=1),
+            bn=bn(12),
         ),
         "sizes of the slices",
     ),
