@@ -13,6 +13,7 @@ All is computed in float64 and rounded once.
 import copy
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops.misc import FrozenBatchNorm2d
 from zennit.types import Convolution, ConvolutionTranspose
+
+from canonxai.canonizers.graph.hooks import has_hooks
 
 
 @dataclass(frozen=True)
@@ -77,22 +80,47 @@ def obstacle(linear: nn.Module) -> str:
         return "its weight is computed from other parameters"
     if "forward" in vars(linear):
         return "its forward pass is set on the instance"
-    if not type(linear).__module__.startswith("torch.nn") and not _is_linear_in_parameters(linear):
-        return f"the forward pass of {type(linear).__name__} is not linear in its parameters"
+    if has_hooks(linear):
+        return "it has hooks, which would see other values"
+    if not type(linear).__module__.startswith("torch.nn") and not _is_affine(linear):
+        return f"the forward pass of {type(linear).__name__} is not that of a linear layer"
     return ""
 
 
-def _is_linear_in_parameters(linear: nn.Module) -> bool:
-    """Whether twice the parameters give twice the output, of a small input."""
+def _is_affine(linear: nn.Module) -> bool:
+    """Whether a forward pass f(x; W, b) is linear in x, and scales of channels can be folded into W and b.
+
+    For two inputs, scales s of input channels and s' of output channels it is tried whether f(0; W, b) = b and::
+
+        f(x; s' W s, s' b) - f(-y; s' W s, s' b)  =  s' (f(s x; W, b) + f(s y; W, b) - 2 b)
+    """
     probe: Any = copy.deepcopy(linear).double().requires_grad_(False)
-    shape = [1, channels(probe)[0]]
+    shape = [channels(probe)[0]]
     if isinstance(probe, Convolution):
         shape += [d * (k - 1) + 3 for d, k in zip(probe.dilation, probe.kernel_size, strict=True)]
-    input = torch.linspace(-1, 1, math.prod(shape)).to(probe.weight).view(shape)
-    output = probe.forward(input)
-    for parameter in probe.parameters(recurse=False):
-        parameter.mul_(2)
-    return torch.allclose(probe.forward(input), 2 * output, rtol=1e-9)
+    x, y = (f(math.prod(shape)).to(probe.weight).view(1, *shape) for f in (_waves, partial(torch.linspace, -1, 1)))
+    before, after = (_waves(n).to(probe.weight).abs() + 0.1 for n in channels(probe))
+    weight, bias = probe.weight, torch.zeros_like(after) if probe.bias is None else probe.bias
+
+    def over(value: Tensor) -> Tensor:
+        return value.view(-1, *(1 for _ in shape[1:]))
+
+    try:
+        zero = probe.forward(0 * x)
+        expected = probe.forward(over(before) * x) + probe.forward(over(before) * y) - 2 * zero
+        probe.weight = nn.Parameter(weight * _over_outputs(probe, after) * _over_inputs(probe, before), False)
+        if probe.bias is not None:
+            probe.bias = nn.Parameter(bias * after, False)
+        got = probe.forward(x) - probe.forward(-y)
+        return torch.allclose(got, over(after) * expected, rtol=1e-9) and torch.allclose(
+            zero, over(bias).expand_as(zero), rtol=1e-9
+        )
+    except Exception:  # anything may be wrong with a forward pass of the user's
+        return False
+
+
+def _waves(count: int) -> Tensor:
+    return torch.arange(1, count + 1).double().mul(1.7).sin()
 
 
 class BiasMap:
@@ -111,13 +139,13 @@ class BiasMap:
         self.linear, self.reference, self.shift = linear, reference, shift
         self.without_bias: Any = copy.deepcopy(linear)
         self.without_bias.bias = None
-        self.size: torch.Size | None = None
 
     def __call__(self, input: Tensor) -> Tensor:
         linear = self.linear
-        if input.shape[2:] != self.size:
-            self.size = input.shape[2:]
-            shift = self.shift.view(-1, *(1 for _ in self.size)).expand(-1, *self.size)
+        size = input.shape[2:]
+        if vars(linear).get("bias_map_size") != size:  # in the layer, so that a snapshot restores it with the bias
+            linear.bias_map_size = size
+            shift = self.shift.view(-1, *(1 for _ in size)).expand(-1, *size)
             bias = self.reference.forward(shift[None])[0].to(linear.weight.dtype)
             linear.bias = nn.Parameter(bias, requires_grad=linear.weight.requires_grad)
         self.without_bias.weight = linear.weight

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -25,7 +27,9 @@ class GraphCanonizer(Canonizer):  # type: ignore[misc]
 
     The function computed stays the same; what cannot be rewritten exactly is left as it is, and reported. Modules stay
     the same objects at the same places, so that rules reach them by name and by type; new ones are added. Removal puts
-    everything back to the bit, the very same parameters.
+    everything back to the bit, the very same parameters. Hooks on modules that the graph calls, and on the network
+    itself, fire as before; what a hook on a module that is traced into does to values is traced, and the hook itself
+    does not fire while the network is canonized.
 
     - ``merge_bn``: each BatchNorm merged into linear layers, see :mod:`canonxai.canonizers.graph.merge`;
     - ``modules``: functions such as ReLU, pooling, flatten and mean made modules;
@@ -43,7 +47,7 @@ class GraphCanonizer(Canonizer):  # type: ignore[misc]
 
     Raises:
         UserError: if an argument is none of the choices; on :meth:`apply`, with nothing changed, if the network is in
-            training mode, quantised, or cannot be traced.
+            training mode, quantised, scripted, or cannot be traced.
     """
 
     available: tuple[str, ...] = ("merge_bn", "modules", "sum", "gate")
@@ -56,9 +60,9 @@ class GraphCanonizer(Canonizer):  # type: ignore[misc]
         self.parts, self.preactivation = parts, preactivation
         self.rewrites: tuple[Rewrite, ...] = ()
 
-    def apply(self, root_module: nn.Module) -> list[Snapshot]:
+    def apply(self, root_module: nn.Module) -> list["_Canonized"]:
         _check_in_evaluation_mode(root_module)
-        before = Snapshot(root_module)
+        before = _Canonized(root_module)
         rewriters: dict[str, Callable[[Network], None]] = {
             "merge_bn": partial(merge_batch_norms, preactivation=self.preactivation),
             "modules": make_modules,
@@ -89,6 +93,27 @@ class GraphCanonizer(Canonizer):  # type: ignore[misc]
         return type(self)(self.parts, self.preactivation)
 
 
+class _Canonized:
+    """What a network held before it was canonized, to be put back once all that was done to it later is removed.
+
+    zennit removes in the order of application.
+    """
+
+    _KEY = "_canonized"
+
+    def __init__(self, root: nn.Module) -> None:
+        self.root, self.before, self.removed = root, Snapshot(root), False
+        vars(root)[self._KEY] = self
+
+    def remove(self) -> None:
+        self.removed = True
+        while (last := vars(self.root).get(self._KEY)) and last.removed:
+            last.before.remove()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()  # a copy of a canonized network remains so
+
+
 def rewrites(model: nn.Module, canonizer: GraphCanonizer) -> tuple[Rewrite, ...]:
     """What ``canonizer`` does to each BatchNorm and each function of ``model``, which is unchanged afterwards."""
     with Composite(canonizers=[canonizer]).context(model):
@@ -100,6 +125,10 @@ def _check_in_evaluation_mode(root: nn.Module) -> None:
         training = module.training and (module is root or isinstance(module, (_BatchNorm, _DropoutNd)))
         mode = f"{name or type(root).__name__} in training mode"
         check(not training, "canonizer", "a network in evaluation mode", mode, "Call model.eval() first.")
+        check(
+            not isinstance(module, torch.jit.ScriptModule), "canonizer", "a network of Python modules",
+            f"{name or 'the network'}, scripted by torch.jit", "Explain the network before it is scripted.",
+        )  # fmt: skip
         check(
             "quantized" not in type(module).__module__, "canonizer", "a network of floating-point layers",
             f"{name}, a quantised {type(module).__name__}", "Explain the network before its quantisation.",

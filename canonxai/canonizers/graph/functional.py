@@ -16,6 +16,15 @@ VIEWS = {
     "view", "reshape", "flatten", "transpose", "permute", "squeeze", "unsqueeze", "expand", "expand_as", "view_as",
     "chunk", "split", "narrow", "unbind", "contiguous", "detach", "t", "select", "getitem",
 }
+#: those, and others that may give their first argument itself or a view of it
+ALIASES = VIEWS | {
+    "movedim", "moveaxis", "swapaxes", "swapdims", "adjoint", "unflatten", "ravel", "diagonal", "unfold", "as_strided",
+    "broadcast_to", "broadcast_tensors", "reshape_as", "tensor_split", "hsplit", "vsplit", "dsplit", "split_with_sizes",
+    "unsafe_chunk", "unsafe_split", "atleast_1d", "atleast_2d", "atleast_3d", "real", "imag", "view_as_real",
+    "view_as_complex", "conj", "resolve_conj", "positive", "pos", "alias", "to", "type", "type_as", "float", "double",
+    "half", "bfloat16", "cpu", "cuda", "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout",
+    "feature_alpha_dropout", "refine_names", "rename", "align_to", "align_as", "meshgrid", "data", "requires_grad_",
+}
 # fmt: on
 
 

@@ -6,6 +6,8 @@ Arras et al., WASSA 2017, "Explaining recurrent neural network predictions in se
 LSTMs; for squeeze-and-excitation Pahde et al., CVPR-W 2023.
 """
 
+import operator
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,19 +27,27 @@ class Gate(Sum):  # type: ignore[misc]
 
     zennit's composites that propagate relevance have a rule for sums, which hands on relevance in proportion: all of it
     to the signal. Methods that modify gradients have none, and get the product's true gradient.
+
+    Args:
+        combine: what is done to signal and gate instead, as a division.
     """
+
+    def __init__(self, combine: Callable[[Any, Any], Any] = operator.mul) -> None:
+        super().__init__()
+        self.combine = combine
 
     def forward(self, signal: Tensor, gate: Tensor | int | float | None = None) -> Tensor:
         if gate is not None:  # a rule calls again with the signal alone
             self.gate = gate.detach() if isinstance(gate, Tensor) and self._has_rule() else gate
-        return signal * self.gate
+        output: Tensor = self.combine(signal, self.gate)
+        return output
 
     def _has_rule(self) -> bool:
         return any(isinstance(getattr(hook, "__self__", None), Hook) for hook in self._forward_pre_hooks.values())
 
 
 def make_gates(network: Network) -> None:
-    """Makes each product of a signal with a sigmoid, a softmax or a constant a :class:`Gate`."""
+    """Makes each product of a signal with a sigmoid, softmax or constant a :class:`Gate`, and each quotient."""
     for node in list(network.graph.nodes):
         if operation(node) in ("mul", "multiply") and node in network.signals and len(node.args) == 2:
             for is_gate in (_is_constant, _is_sigmoid):
@@ -48,6 +58,13 @@ def make_gates(network: Network) -> None:
                     break
             else:
                 network.record(node, KEPT, reason="which factor is the gate is not known: not one alone is a sigmoid")
+        elif operation(node) in ("div", "divide", "truediv") and _is_divided_by_constant(network, node):
+            signal, divisor = node.args
+            network.record(node, GATE, [network.call(node, Gate(operator.truediv), signal, gate=divisor)])
+
+
+def _is_divided_by_constant(network: Network, node: Node) -> bool:
+    return len(node.args) == 2 and not node.kwargs and _is_constant(network, node.args[1])
 
 
 def _is_constant(network: Network, factor: Any) -> bool:

@@ -8,7 +8,8 @@ In this order, the first that applies:
 - *split*: its input is a linear layer that others use, too, or a concatenation of such. Each layer is repeated, with
   the BatchNorm's slice merged; a slice from no linear layer becomes a depthwise 1 x 1 convolution if others do.
 
-``preactivation="untangle"`` tries *split* before *threshold*, as Motzkus et al., ICIP 2022.
+``preactivation="untangle"`` tries *split* before *threshold*, as Motzkus et al., ICIP 2022, but for first layers, which
+may have a rule of their own: a copy does not get it.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,17 +20,21 @@ from typing import Any
 import torch
 from torch import nn
 from torch.fx import Node
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
 from torchvision.ops.misc import FrozenBatchNorm2d
-from zennit.types import Convolution, Linear
+from zennit.types import Activation, Convolution, Linear
 
 from canonxai.canonizers.graph.affine import Affine, batch_norm_affine, channels, fold, is_batch_norm, obstacle
 from canonxai.canonizers.graph.functional import Mean, operation
+from canonxai.canonizers.graph.hooks import has_hooks
 from canonxai.canonizers.graph.network import Network, shallow_copy
 from canonxai.canonizers.graph.record import KEPT, MERGED_LEFT, MERGED_RIGHT, MODULE, SPLIT, THRESHOLD
 from canonxai.canonizers.graph.threshold import thresholded
 
 PREACTIVATIONS = ("threshold", "untangle")
+_FIRST = "a copy of a first layer does not get the first layer's rule"
+_NOT_FLAT = "its input is not known to be flattened"
 
 
 class UnmergeableError(Exception):
@@ -56,10 +61,8 @@ class _Merge:
     def __init__(self, network: Network, preactivation: str) -> None:
         self.network = network
         self.folds: dict[Node, _Fold] = {}
-        preactivated: list[_Way] = [self._threshold, self._split]
-        if preactivation == "untangle":
-            preactivated.reverse()
-        passes: tuple[list[_Way], ...] = ([self._left], [self._right, *preactivated])
+        first: list[_Way] = [self._split_later_layers] if preactivation == "untangle" else []
+        passes: tuple[list[_Way], ...] = ([self._left], [self._right, *first, self._threshold, self._split])
         for ways in passes:
             while sum(self._merge(node, ways) for node in self._batch_norms()):  # one may make way for another
                 pass
@@ -76,14 +79,18 @@ class _Merge:
         if affine is None:
             self.network.record(node, KEPT, reason="without running statistics it is not a linear function")
             return False
+        if not _is_plain(batch_norm):
+            reason = "it has hooks or a forward pass of its own, which may change what it computes"
+            self.network.record(node, KEPT, reason=reason)
+            return False
         reasons = []
         for way in ways:
             try:
                 way(node, batch_norm, affine)
                 return True
             except UnmergeableError as reason:
-                reasons.append(str(reason))
-        self.network.record(node, KEPT, reason="; ".join(reasons))
+                reasons += [str(reason)] if str(reason) != _FIRST else []  # why not even then is told, too
+        self.network.record(node, KEPT, reason="; ".join(dict.fromkeys(reasons)))
         return False
 
     def _left(self, node: Node, batch_norm: Any, affine: Affine) -> None:
@@ -104,7 +111,8 @@ class _Merge:
     def _threshold(self, node: Node, batch_norm: Any, affine: Affine) -> None:
         """Into the linear layers after the ReLU after it."""
         relu, *others = self.network.readers(node) or [node]
-        if others or type(self.network.module(relu)) is not nn.ReLU:
+        module = self.network.module(relu)
+        if others or type(module) is not nn.ReLU or not _is_plain(module):
             raise UnmergeableError("no ReLU alone follows it")
         activation, after = thresholded(affine, batch_norm.running_mean.dtype)
         into = list(self._consumers(relu, after, _ndim(batch_norm)))
@@ -115,13 +123,31 @@ class _Merge:
 
     def _split(self, node: Node, batch_norm: Any, affine: Affine) -> None:
         """Into copies of the linear layers before it."""
+        value: Any = node.args[0]
         into: list[Node] = []
         with self.network.graph.inserting_before(node):
-            new = self._pulled(node.args[0], batch_norm, affine, into)
-        self._finish(node, new, SPLIT, into)
+            new = self._pulled(value, batch_norm, affine, into)
+        reason = _FIRST if self._is_first(value) else ""
+        self._finish(node, new, SPLIT, into, reason)
 
-    def _finish(self, node: Node, new: Any, action: str, into: list[Node]) -> None:
-        self.network.record(node, action, into)
+    def _split_later_layers(self, node: Node, batch_norm: Any, affine: Affine) -> None:
+        """The same, but for first layers, which may have a rule of their own that copies do not get."""
+        if self._is_first(node.args[0]):
+            raise UnmergeableError(_FIRST)
+        self._split(node, batch_norm, affine)
+
+    def _is_first(self, value: Any) -> bool:
+        """Whether some of the linear layers that give a value read the network's input, not that of other layers."""
+        if isinstance(self.network.module(value), Linear):
+            return not any(isinstance(self.network.module(node), Linear) for node in _before(value))
+        if _is_concatenation(value):
+            return any(self._is_first(part) for part in value.args[0])
+        if _is_pool(self.network.module(value)):
+            return self._is_first(value.args[0])
+        return False
+
+    def _finish(self, node: Node, new: Any, action: str, into: list[Node], reason: str = "") -> None:
+        self.network.record(node, action, into, reason)
         self.network.replace(node, new)
 
     # to the left
@@ -171,6 +197,8 @@ class _Merge:
             raise UnmergeableError(f"{value.target}: {problem}")
         if channels(module)[1] != len(affine.scale) or (isinstance(module, nn.Linear) and _ndim(batch_norm)):
             raise UnmergeableError(f"{value.target} has its features in another dimension")
+        if isinstance(module, nn.Linear) and not self._is_flat(value):
+            raise UnmergeableError(f"{value.target} may have its features in another dimension: {_NOT_FLAT}")
 
     def _append(self, linear: Node, affine: Affine) -> None:
         fold = self.folds.setdefault(linear, _Fold())
@@ -186,15 +214,39 @@ class _Merge:
         """How many channels a value has, as far as that is known without running the network."""
         module: Any = self.network.module(value)
         if isinstance(module, Linear):
-            return channels(module)[1]
-        if is_batch_norm(module):
-            return len(module.running_mean if module.running_mean is not None else module.weight)
+            return channels(module)[1] if isinstance(module, Convolution) or self._is_flat(value) else None
+        if is_batch_norm(module) and _is_plain(module):
+            size = next((v for v in (module.running_mean, module.weight) if v is not None), None)
+            return None if size is None else len(size)
         if _is_concatenation(value):
             return sum(self._sizes(value.args[0])) or None
-        if module is None or isinstance(module, (nn.Flatten, Mean)):
-            both = [self._channels(v) for v in value.args] if operation(value) in ("add", "mul") else [None]
-            return max((size for size in both if size is not None), default=None)
-        return self._channels(value.args[0])
+        if isinstance(value, Node) and operation(value) in ("add", "mul"):
+            sizes = [self._channels(v) for v in value.args if not isinstance(v, (int, float))]
+            return None if None in sizes else max(size or 0 for size in sizes)
+        return self._channels(value.args[0]) if _keeps_channels(module) else None
+
+    def _is_flat(self, value: Any) -> bool:
+        """Whether a value is known to have no dimensions but the batch and features."""
+        module: Any = self.network.module(value)
+        if isinstance(module, nn.Flatten):
+            return _is_plain(module) and (module.start_dim, module.end_dim) == (1, -1)
+        if isinstance(module, Mean):
+            return not module.keepdim and len(module.dim) == 2 and self._is_map(value.args[0])
+        if isinstance(value, Node) and operation(value) in ("view", "reshape"):
+            sizes = value.args[1] if isinstance(value.args[-1], (tuple, list)) else value.args[1:]
+            return isinstance(sizes, (tuple, list)) and len(sizes) == 2
+        if _is_concatenation(value) or (isinstance(value, Node) and operation(value) in ("add", "mul")):
+            parts: Any = value.args[0] if _is_concatenation(value) else value.args
+            return all(self._is_flat(part) or isinstance(part, (int, float)) for part in parts)
+        keeps = isinstance(module, nn.Linear) or is_batch_norm(module) or _keeps_channels(module)
+        return keeps and not _is_pool(module) and self._is_flat(value.args[0])
+
+    def _is_map(self, value: Any) -> bool:
+        """Whether a value is known to have channels and two dimensions more."""
+        module: Any = self.network.module(value)
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) or (is_batch_norm(module) and _ndim(module) == 4):
+            return True
+        return _keeps_channels(module) and self._is_map(value.args[0])
 
     # to the right
 
@@ -208,7 +260,7 @@ class _Merge:
                 yield user, self._taken_in(user, module, affine, ndim, flat)
             elif not flat and _commutes(module, affine):
                 yield from self._consumers(user, affine, ndim)
-            elif isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1):
+            elif isinstance(module, nn.Flatten) and _is_plain(module) and (module.start_dim, module.end_dim) == (1, -1):
                 yield from self._consumers(user, affine, ndim, flat=True)
             elif isinstance(module, Mean) and ndim and {d % ndim for d in module.dim} == set(range(2, ndim)):
                 yield from self._consumers(user, affine, ndim, flat=not module.keepdim)
@@ -222,6 +274,8 @@ class _Merge:
         fits = times == 1 and not flat if isinstance(linear, Convolution) else flat or (not ndim and times == 1)
         if rest or not fits or len(user.args) > 1 or user.kwargs:
             raise UnmergeableError(f"{user.target} has its features in another dimension")
+        if isinstance(linear, nn.Linear) and not flat and not self._is_flat(user.args[0]):
+            raise UnmergeableError(f"{user.target} may have its features in another dimension: {_NOT_FLAT}")
         return affine.repeat(times)
 
     def _prepend(self, into: list[tuple[Node, Affine]]) -> None:
@@ -236,6 +290,7 @@ class _Merge:
         live = [node for node in self.network.graph.nodes if node.op == "call_module"]
         targets = {node.target for node in live if node in self.folds}
         self.network.unshare([node for node in live if node.target in targets])
+        self.network.keep_parameters(self.network.root.get_submodule(str(n.target)) for n in live if n in self.folds)
         for node in live:
             if node in self.folds:
                 fold(self.network.module(node), self.folds[node].before, self.folds[node].after)
@@ -250,7 +305,7 @@ def _ndim(batch_norm: nn.Module) -> int | None:
 
 def _commutes(module: Any, affine: Affine) -> bool:
     """Whether it is all the same if a module comes before or after a scale and shift of each channel."""
-    if not type(module).__module__.startswith("torch.nn"):
+    if not _is_plain(module):
         return False
     if isinstance(module, _AvgPoolNd):
         pads = module.padding if isinstance(module.padding, tuple) else (module.padding,)
@@ -258,6 +313,36 @@ def _commutes(module: Any, affine: Affine) -> bool:
     if isinstance(module, (_MaxPoolNd, _AdaptiveMaxPoolNd)):
         return not module.return_indices and float(affine.scale.min()) >= 0
     return isinstance(module, _AdaptiveAvgPoolNd)
+
+
+def _is_plain(module: Any) -> bool:
+    """Whether a module computes what torch's own of its kind does: without the user's hooks or forward pass."""
+    if not isinstance(module, nn.Module) or "forward" in vars(module) or has_hooks(module):
+        return False
+    return type(module).forward.__module__.startswith(("torch.nn", "torchvision.ops"))
+
+
+def _is_pool(module: Any) -> bool:
+    return isinstance(module, (_AvgPoolNd, _MaxPoolNd, _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd)) and _is_plain(module)
+
+
+def _keeps_channels(module: Any) -> bool:
+    """Whether a module is known to give as many channels, and dimensions, as it takes."""
+    if _is_pool(module):
+        return not getattr(module, "return_indices", False)
+    kinds = isinstance(module, (Activation, _DropoutNd)) and not isinstance(module, nn.MultiheadAttention)
+    return kinds and _is_plain(module)
+
+
+def _before(value: Node) -> list[Node]:
+    """All nodes from which a value is computed."""
+    found = list(value.all_input_nodes)
+    seen = set(found)
+    for node in found:  # which grows
+        new = [other for other in node.all_input_nodes if other not in seen]
+        seen.update(new)
+        found += new
+    return found
 
 
 def _is_concatenation(value: Any) -> bool:

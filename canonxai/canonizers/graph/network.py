@@ -10,8 +10,9 @@ from torch.fx import Node
 
 from canonxai.canonizers.graph.affine import is_batch_norm
 from canonxai.canonizers.graph.functional import VIEWS, equivalent, is_size, operation
+from canonxai.canonizers.graph.hooks import copy_hooks
 from canonxai.canonizers.graph.record import KEPT, UNUSED, Rewrite
-from canonxai.canonizers.graph.trace import trace
+from canonxai.canonizers.graph.trace import require_default, trace
 
 
 class Network:
@@ -71,8 +72,20 @@ class Network:
         for node in nodes:
             if node.target in seen:
                 module = self.root.get_submodule(str(node.target))
-                node.target = self.add(str(node.target).replace(".", "_"), shallow_copy(module))
+                copy_hooks(module, new := shallow_copy(module))
+                node.target = self.add(str(node.target).replace(".", "_"), new)
             seen.add(node.target)
+
+    def keep_parameters(self, modules: Iterable[nn.Module]) -> None:
+        """Functions that read parameters of modules read those that are there now, also if the modules get others."""
+        modules = set(modules)
+        for node in self.graph.nodes:
+            path, _, name = str(node.target).rpartition(".")
+            module = self.root.get_submodule(path) if node.op == "get_attr" else None
+            if module in modules and name in module._parameters:
+                free = next(free for free in _names(node.name) if not hasattr(self._container, free))
+                self._container.register_parameter(free, getattr(module, name))
+                node.target = f"{self._container_name}.{free}"
 
     def record(self, node: Node, action: str, into: Sequence[Node] = (), reason: str = "") -> None:
         """Notes what became of a node of the original graph."""
@@ -103,7 +116,7 @@ class Network:
     def eliminate_dead_code(self) -> None:
         """Erases the nodes whose values nothing uses."""
         for node in reversed(self.graph.nodes):
-            if not node.users and node.op not in ("placeholder", "output"):
+            if not node.users and node.op not in ("placeholder", "output") and node.target is not require_default:
                 self.graph.erase_node(node)
 
     def install(self) -> None:
@@ -130,7 +143,8 @@ class Network:
     def _is_recorded(self, node: Node) -> bool:
         if node.op == "call_module":
             return is_batch_norm(self.module(node))
-        return node.op in ("call_function", "call_method") and node in self.signals
+        is_function = node.op in ("call_function", "call_method") and node.target is not require_default
+        return is_function and node in self.signals
 
 
 _MOVES = VIEWS | {"cat", "concat", "concatenate", "stack", "pad", "repeat", "roll", "pixel_shuffle"}

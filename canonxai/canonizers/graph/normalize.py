@@ -1,7 +1,6 @@
 """What makes a graph easier to match and changes nothing: no identities, no writing in place, BatchNorms as modules."""
 
-import operator
-from collections.abc import Iterator
+import inspect
 from typing import Any
 
 import torch
@@ -11,17 +10,14 @@ from torch.nn import functional as F  # noqa: N812
 from torch.nn.modules.dropout import _DropoutNd
 from torchvision.ops import stochastic_depth
 
-from canonxai.canonizers.graph.functional import VIEWS, operation
+from canonxai.canonizers.graph.functional import ALIASES, is_size, operation
+from canonxai.canonizers.graph.hooks import has_hooks
 from canonxai.canonizers.graph.network import Network, shallow_copy
 from canonxai.canonizers.graph.record import REMOVED
+from canonxai.canonizers.graph.trace import IN_PLACE, require_default
 from canonxai.errors import UserError
 
-_OPERATORS = {
-    operator.iadd: operator.add,
-    operator.isub: operator.sub,
-    operator.imul: operator.mul,
-    operator.itruediv: operator.truediv,
-}
+_VIEWING = (nn.Flatten, nn.Unflatten, nn.Identity, _DropoutNd)
 _BATCH_NORM = ("running_mean", "running_var", "weight", "bias")
 
 
@@ -31,7 +27,7 @@ def normalize(network: Network) -> None:
     Raises:
         UserError: if the network writes into a tensor of which another view is read later.
     """
-    for step in (_remove_assertion, _remove_identity, _write_elsewhere, _make_batch_norm_a_module):
+    for step in (_make_positional, _remove_assertion, _remove_identity, _write_elsewhere, _make_batch_norm_a_module):
         for node in list(network.graph.nodes):
             step(network, node)
     for node in network.graph.nodes:
@@ -39,6 +35,15 @@ def normalize(network: Network) -> None:
         if node.op == "call_module" and hasattr(module, "inplace"):
             module.inplace = False
     network.eliminate_dead_code()
+
+
+def _make_positional(network: Network, node: Node) -> None:
+    """The input of a module that is given by keyword becomes the first argument."""
+    if node.op == "call_module" and not node.args and node.kwargs:
+        module: Any = network.module(node)
+        name = next(iter(inspect.signature(module.forward).parameters), "")
+        if name in node.kwargs:
+            node.args, node.kwargs = (node.kwargs[name],), {k: v for k, v in node.kwargs.items() if k != name}
 
 
 def _remove_assertion(network: Network, node: Node) -> None:
@@ -49,7 +54,8 @@ def _remove_assertion(network: Network, node: Node) -> None:
 
 def _remove_identity(network: Network, node: Node) -> None:
     module = network.module(node) if node.op == "call_module" else None
-    if isinstance(module, (nn.Identity, _DropoutNd)) or _is_dropout_in_evaluation(node):
+    is_plain = module is not None and not has_hooks(module) and "forward" not in vars(module)
+    if (is_plain and isinstance(module, (nn.Identity, _DropoutNd))) or _is_dropout_in_evaluation(node):
         network.record(node, REMOVED, reason="the identity in evaluation mode")
         network.replace(node, node.all_input_nodes[0])
 
@@ -65,9 +71,16 @@ def _is_dropout_in_evaluation(node: Node) -> bool:
 def _write_elsewhere(network: Network, node: Node) -> None:
     """An operation in place gives a new tensor, and whatever read the old one later now reads that."""
     target = node.args[0] if node.args else None
-    if node not in network.signals or not isinstance(target, Node) or not _set_in_place_off(network, node):
+    if node not in network.signals or node.target is require_default:
         return
-    for alias in _same_storage(target):
+    if isinstance(node.kwargs.get("out"), Node):
+        raise UserError(
+            f"canonizer: expected no operation that writes into an argument out, got {node.name}. "
+            "Write it out of place, or use a canonizer that works module by module, as canonizer=resnet."
+        )
+    if not isinstance(target, Node) or not _set_in_place_off(network, node):
+        return
+    for alias in _same_storage(network, target, node):
         if alias is not target and any(user > node for user in alias.users):
             raise UserError(
                 f"canonizer: expected no writing into a tensor of which another view is read later, got {node.name}. "
@@ -83,8 +96,8 @@ def _set_in_place_off(network: Network, node: Node) -> bool:
     name = operation(node)
     if node.op == "call_module":
         return getattr(network.module(node), "inplace", False) is True
-    if node.target in _OPERATORS:
-        node.target = _OPERATORS[node.target]
+    if node.target in IN_PLACE:
+        node.target = IN_PLACE[node.target]
     elif node.kwargs.get("inplace") is True:
         node.update_kwarg("inplace", False)
     elif name.endswith("_") and not name.endswith("__"):
@@ -98,15 +111,26 @@ def _set_in_place_off(network: Network, node: Node) -> bool:
     return True
 
 
-def _same_storage(node: Node) -> Iterator[Node]:
-    """A node and all that may be views of the same storage."""
-    base: Any = node
-    while operation(base) in VIEWS:
-        base = base.args[0]
-    found = [base]
-    for alias in found:
-        found += [user for user in alias.users if operation(user) in VIEWS and user.args[0] is alias]
-    yield from found
+def _same_storage(network: Network, node: Node, before: Node) -> list[Node]:
+    """A node and all that may be views of the same storage, made before another node."""
+    found = [node]
+    for alias in found:  # which grows
+        near = [*_aliased(network, alias), *(user for user in alias.users if alias in _aliased(network, user))]
+        found += [other for other in near if other < before and other not in found]
+    return found
+
+
+def _aliased(network: Network, node: Node) -> list[Node]:
+    """The arguments of which a node may give a view, or which it may give as they are."""
+    if is_size(node) or node.op not in ("call_module", "call_function", "call_method"):
+        return []
+    inputs = node.all_input_nodes
+    name = operation(node)
+    if node.op == "call_module":
+        return inputs if isinstance(network.module(node), _VIEWING) else []
+    if name in ALIASES:
+        return inputs if name in ("broadcast_tensors", "meshgrid") else inputs[:1]
+    return [] if name else inputs  # attributes as mT, and functions that are not known
 
 
 def _make_batch_norm_a_module(network: Network, node: Node) -> None:
@@ -121,6 +145,7 @@ def _make_batch_norm_a_module(network: Network, node: Node) -> None:
         plain = shallow_copy(module)
         plain.__class__ = kind
         plain._modules.clear()
+        vars(plain).pop("forward", None)
         new = network.call(node, plain, node.args[0])
         network.stands_for(new, node)
 

@@ -7,16 +7,17 @@ from torch.fx import Node
 from zennit.layer import Sum
 
 from canonxai.canonizers.graph.functional import operation
+from canonxai.canonizers.graph.gates import Gate
 from canonxai.canonizers.graph.network import Network
 from canonxai.canonizers.graph.record import KEPT, SUM
 
 
 def make_sums(network: Network) -> None:
-    """Makes ``a + b`` of two branches, and ``a.sum(dim)`` over one dimension, a ``Sum``."""
+    """Makes ``a + b`` and ``a - b`` of two branches, and ``a.sum(dim)`` over one dimension, a ``Sum``."""
     for node in list(network.graph.nodes):
         if node not in network.signals:
             continue
-        if operation(node) == "add":
+        if operation(node) in ("add", "sub", "subtract"):
             _make_sum_of_branches(network, node)
         elif operation(node) == "sum":
             _make_sum_over_dimension(network, node)
@@ -27,9 +28,14 @@ def _make_sum_of_branches(network: Network, node: Node) -> None:
     constants = [branch for branch in branches if branch not in network.signals]
     if constants or node.kwargs.get("alpha", 1) != 1:
         reason = "a constant is added, not a branch" if constants else "one summand is multiplied by alpha"
+        if branches[0] in constants and operation(node) != "add":
+            reason = "it is subtracted from a constant, and relevance follows its gradient: the sign changes"
         network.record(node, KEPT, reason=reason)
         return
     with network.graph.inserting_before(node):
+        if operation(node) != "add":
+            opposite = network.add(f"{node.name}_opposite", Gate())
+            branches[1] = network.graph.call_module(opposite, (branches[1],), {"gate": -1})
         equal = network.graph.call_function(torch.broadcast_tensors, tuple(branches))
         stack = network.graph.call_function(torch.stack, (equal, -1))
     network.record(node, SUM, [network.call(node, Sum(), stack)])

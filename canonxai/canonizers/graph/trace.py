@@ -5,6 +5,7 @@ import traceback
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -13,29 +14,36 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 from zennit.layer import Sum
 from zennit.types import Activation, AvgPool, Linear, MaxPool
 
-from canonxai.errors import UserError
+from canonxai.errors import UserError, check
 
 _RULED = (Linear, Activation, AvgPool, MaxPool, Sum, FrozenBatchNorm2d)
 _TORCH = str(Path(torch.__file__).parent)
 
 
+#: in-place operators, and those that give a new tensor
+IN_PLACE = {
+    getattr(operator, f"i{name.strip('_')}"): getattr(operator, name)
+    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and_", "or_", "xor", "lshift", "rshift")
+}
+
+
 class _Proxy(fx.Proxy):
     """Knows ``x += y`` from ``x + y``: the former changes x for all who read it later."""
 
-    def __iadd__(self, other: object) -> fx.Proxy:
-        return self._in_place(operator.iadd, other)
 
-    def __isub__(self, other: object) -> fx.Proxy:
-        return self._in_place(operator.isub, other)
+def _in_place(function: Callable[..., object]) -> Callable[[_Proxy, object], fx.Proxy]:
+    return lambda self, other: self.tracer.create_proxy("call_function", function, (self, other), {})
 
-    def __imul__(self, other: object) -> fx.Proxy:
-        return self._in_place(operator.imul, other)
 
-    def __itruediv__(self, other: object) -> fx.Proxy:
-        return self._in_place(operator.itruediv, other)
+for _function in IN_PLACE:
+    setattr(_Proxy, f"__{_function.__name__}__", _in_place(_function))
 
-    def _in_place(self, function: Callable[..., object], other: object) -> fx.Proxy:
-        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+def require_default(value: object, default: object, name: str) -> None:
+    """Refuses an argument of the forward pass that is not the default with which the network was traced."""
+    same = value is default or (type(value) is type(default) and value == default)
+    hint = "A canonized network takes the defaults of its optional arguments; bind others to a module around it."
+    check(same, f"{name} of the forward pass", f"{default!r}, its default", value if same else type(value), hint)
 
 
 class _Tracer(fx.Tracer):
@@ -43,6 +51,20 @@ class _Tracer(fx.Tracer):
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        """Constants that are defaults of arguments are traced as such, since a forward pass may branch on them."""
+        function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        return function, [self._default(arg) for arg in args]
+
+    def _default(self, arg: Any) -> Any:
+        if not isinstance(arg, fx.Proxy) or not arg.node.args:
+            return arg
+        (default,) = arg.node.args
+        if default is not None and not isinstance(default, (bool, int, float, str)):
+            return arg
+        self.create_proxy("call_function", require_default, (arg, default, str(arg.node.target)), {})
+        return default
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if super().is_leaf_module(m, module_qualified_name) or type(m).forward is _BatchNorm.forward:

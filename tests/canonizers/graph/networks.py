@@ -48,6 +48,46 @@ class ForgetfulNorm(nn.BatchNorm2d):
     """Loses its running statistics when :func:`built`."""
 
 
+class PaddedConvolution(nn.Conv2d):
+    """Linear, by a forward pass of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, (2, 1, 0, 1)))
+
+
+class Rectified(nn.Conv2d):
+    """Linear in its parameters up to a factor, but not in its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
+class Standardized(nn.Conv2d):
+    """Linear in its input, not in its parameters."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight / self.weight.std((1, 2, 3), keepdim=True), self.bias)
+
+
+class Optional(nn.Module):
+    """Branches on arguments that have defaults."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = conv(), bn(6)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None, double: bool = False, power: int = 2) -> Tensor:
+        y = self.bn(self.conv(x)) ** power
+        y = y * 3 if skip is None else y + skip
+        return (y * 2 if double else y).flatten(1)
+
+
+def hooked(module: nn.Module) -> nn.Module:
+    """With a hook that changes the output."""
+    module.register_forward_hook(lambda module, input, output: output.sin())
+    return module
+
+
 #: BatchNorms merged left: builder and input shape
 LEFT = {
     "padded": lambda: chain(conv(padding=1), bn(6), relu()),
@@ -69,6 +109,22 @@ LEFT = {
         lambda m, x: (y := m.bn(m.conv(x))) + m.after(y).relu(), conv=conv(), bn=bn(6), after=conv(6, 6, 1)
     ),
     "linear": lambda: chain(nn.Flatten(), nn.Linear(288, 5), nn.BatchNorm1d(5)),
+    "linear of a mean": lambda: Network(
+        lambda m, x: m.bn(m.fc(m.conv(x).mean((2, 3)) * 2)), conv=conv(), fc=nn.Linear(6, 5), bn=nn.BatchNorm1d(5)
+    ),
+    "linear of a view": lambda: Network(
+        lambda m, x: m.bn(m.fc(x.view(x.size(0), 288).relu())), fc=nn.Linear(288, 5), bn=nn.BatchNorm1d(5)
+    ),
+    "by keyword": lambda: Network(lambda m, x: m.bn(input=m.conv(input=x)), conv=conv(), bn=bn(6)),
+    "of a class that pads": lambda: chain(PaddedConvolution(4, 6, 3), bn(6)),
+}
+
+#: merged left, but with functions that have no rule
+FUNCTIONAL = {
+    "weight read by a function": lambda: Network(
+        lambda m, x: F.conv_transpose2d(m.bn(m.conv(x)).relu(), m.conv.weight), conv=conv(), bn=bn(6)
+    ),
+    "optional argument": lambda: Optional(),
 }
 
 #: merged right
@@ -88,6 +144,7 @@ RIGHT = {
     "head": lambda: chain(bn(4), nn.AdaptiveAvgPool2d((2, 3)), nn.Flatten(), nn.Linear(24, 3)),
     "mean": lambda: Network(lambda m, x: m.fc(m.bn(x).mean([2, 3])), bn=bn(4), fc=nn.Linear(4, 3)),
     "view": lambda: Network(lambda m, x: m.fc((y := m.bn(x)).view(y.size(0), -1)), bn=bn(4), fc=nn.Linear(288, 3)),
+    "by keyword": lambda: Network(lambda m, x: m.conv(input=m.bn(x)), bn=bn(4), conv=conv(padding=1)),
     "two convolutions": lambda: Network(lambda m, x: m.a(y := m.bn(x)) + m.b(y), bn=bn(4), a=conv(), b=conv()),
     "around a convolution": lambda: chain(bn(4), conv(padding=1), bn(6)),
     "of features": lambda: chain(nn.Flatten(), nn.BatchNorm1d(288), nn.Linear(288, 3)),
@@ -127,7 +184,7 @@ PREACTIVATION = {
 
 
 def dense(m: Any, x: Tensor) -> Tensor:
-    features = [m.pool(m.conv0(x)), x.abs()[..., :4, :4]]
+    features = [m.pool(m.conv0(m.stem(x).relu())), x.abs()[..., :4, :4]]
     for i in (1, 2):
         norm, conv = getattr(m, f"bn{i}"), getattr(m, f"conv{i}")
         features.append(conv(F.relu(norm(torch.cat(features, 1)))))
@@ -147,13 +204,16 @@ SPLIT = {
         lambda m, x: m.bn(torch.cat([m.a(x), m.b(x)], dim=1)).tanh(),
         a=conv(groups=2), b=conv(4, 4, groups=4), bn=bn(10),
     ),
+    "a constant added": lambda: Network(
+        lambda m, x: m.bn(torch.cat([m.a(x), x + 1], 1)).tanh(), a=conv(padding=1), bn=bn(10)
+    ),
     "features": lambda: Network(
         lambda m, x: m.bn(torch.cat([m.a(x.flatten(1)), m.b(x.flatten(1))], 1)).tanh(),
         a=nn.Linear(288, 3), b=nn.Linear(288, 2), bn=nn.BatchNorm1d(5),
     ),
     "dense": lambda: Network(
-        dense, conv0=conv(4, 5), pool=nn.AdaptiveAvgPool2d(4), bn1=bn(9), conv1=conv(9, 3, padding=1), bn2=bn(12),
-        conv2=conv(12, 3, padding=1), bn3=bn(15),
+        dense, stem=conv(4, 4), conv0=conv(4, 5), pool=nn.AdaptiveAvgPool2d(4), bn1=bn(9), conv1=conv(9, 3, padding=1),
+        bn2=bn(12), conv2=conv(12, 3, padding=1), bn3=bn(15),
     ),
 }  # fmt: skip
 
@@ -180,6 +240,27 @@ LEFT_ALONE = {
     "padded average": (lambda: chain(bn(4), nn.AvgPool2d(2, padding=1), conv()), "goes to"),
     "without statistics": (lambda: chain(conv(), ForgetfulNorm(6)), "running statistics"),
     "features elsewhere": (lambda: chain(nn.Linear(8, 4), bn(4)), "another dimension"),
+    "rectified convolution": (lambda: chain(Rectified(4, 6, 3), bn(6)), "Rectified is not that of a linear layer"),
+    "standardized convolution": (lambda: chain(Standardized(4, 6, 3), bn(6)), "not that of a linear layer"),
+    "rows as channels": (lambda: chain(nn.Flatten(1, 2), nn.Linear(8, 36), nn.BatchNorm1d(36)), "not known"),
+    "channels as features": (
+        lambda: chain(nn.Flatten(2), nn.Linear(72, 4), nn.Sigmoid(), nn.BatchNorm1d(4), nn.Linear(4, 3)),
+        "not known",
+    ),
+    "hook on the BatchNorm": (lambda: chain(conv(), hooked(bn(6))), "hooks"),
+    "hook on the convolution": (lambda: chain(hooked(conv()), bn(6)), "hooks"),
+    "hook on the ReLU": (lambda: chain(Wide(), bn(12), hooked(relu()), conv(12)), "no ReLU alone"),
+    "hook on the pool": (lambda: chain(bn(4), hooked(nn.AvgPool2d(2)), conv()), "goes to 1 (AvgPool2d)"),
+    "slices of unknown sizes": (
+        lambda: Network(
+            lambda m, x: m.bn(torch.cat([m.glu(m.a(x)), x.flip(1), m.b(x)], 1)),
+            a=conv(padding=1),
+            glu=nn.GLU(1),
+            b=conv(4, 5, padding=1),
+            bn=bn(12),
+        ),
+        "sizes of the slices",
+    ),
     "weight that is computed": (
         lambda: chain(nn.utils.parametrizations.weight_norm(conv()), bn(6)),
         "other parameters",

@@ -1,5 +1,6 @@
 import copy
 import operator
+from functools import partial
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from canonxai.attribution.lrp import LRPEpsilon, LRPEpsilonPlus
 from canonxai.canonizers import GraphCanonizer, rewrites
 from canonxai.canonizers.graph.gates import Gate
 from canonxai.errors import UserError
-from tests.canonizers.graph.networks import LEFT, Network, bn, built, conv
+from tests.canonizers.graph.networks import LEFT, Network, Optional, bn, built, conv
 from tests.canonizers.graph.test_merge import output_and_gradient
 from tests.networks import difference, network, query, untouched
 
@@ -126,7 +127,107 @@ UNTRACEABLE = {
     "control flow": lambda m, x: m.conv(x) if x.sum() > 0 else x,
     "assignment": lambda m, x: operator.setitem(x, 0, 1),
     "a view is read later": lambda m, x: (y := m.conv(x)).view(-1).relu_().sum() + y,
+    "written by an argument": lambda m, x: torch.add(y := m.conv(x), 1, out=y) + y,
 }
+
+#: views, or what may be one, written into while the base is read later
+WRITTEN = {
+    "module": lambda m, y: m.flatten(y).mul_(3),
+    "movedim": lambda m, y: y.movedim(1, 2).mul_(3),
+    "attribute": lambda m, y: y.mT.mul_(3),
+    "unflatten": lambda m, y: F.relu(y.unflatten(1, (2, 2)), inplace=True),
+    "same dtype": lambda m, y: y.to(y.dtype).mul_(3),
+    "same type": lambda m, y: y.type_as(y).relu_(),
+    "double": lambda m, y: y.double().relu_(),
+    "broadcast": lambda m, y: torch.broadcast_tensors(y, y)[1].relu_(),
+    "view of a view": lambda m, y: y.transpose(1, 2).swapaxes(2, 3).relu_(),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_writing_into_a_view_while_the_base_is_read_later_is_refused(name):
+    def run(m: Network, x: Tensor) -> Tensor:
+        y = m.conv(x)
+        WRITTEN[name](m, y)
+        return y
+
+    model, _ = built(lambda: Network(run, conv=conv(4, 4), flatten=nn.Flatten()))
+    with pytest.raises(UserError, match="writing into a tensor"):
+        GraphCanonizer().apply(model)
+
+
+@pytest.mark.parametrize("operator_in_place", [operator.ipow, operator.isub, operator.ifloordiv, operator.imod])
+def test_an_operator_in_place_changes_what_other_names_read(operator_in_place):
+    def run(m: Network, x: Tensor) -> Tensor:
+        y = z = m.conv(x)
+        if operator_in_place is operator.ipow:
+            y **= 2
+        elif operator_in_place is operator.isub:
+            y -= 2
+        elif operator_in_place is operator.ifloordiv:
+            y //= 2
+        else:
+            y %= 2
+        return z
+
+    model, input = built(lambda: Network(run, conv=conv(4, 4)))
+    assert torch.equal(canonized(model, GraphCanonizer())(input), model(input))
+
+
+def test_optional_arguments_have_their_defaults_and_others_are_refused():
+    model, input = built(Optional)
+    output = model(input)
+    with untouched(model, input), Composite(canonizers=[GraphCanonizer()]).context(model):
+        assert difference(model(input, skip=None, power=2), output) < 1e-12
+        for given in ({"skip": output}, {"double": True}, {"power": 3}, {"power": input}):
+            with pytest.raises(UserError, match=f"^{next(iter(given))} of the forward pass: expected .*default"):
+                model(input, **given)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_a_scripted_network_is_refused():
+    model, _ = built(lambda: nn.Sequential(conv(), bn(6)))
+    with pytest.raises(UserError, match="scripted"):
+        GraphCanonizer().apply(torch.jit.script(nn.Sequential(model).eval()))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)])
+def test_canonizers_may_be_removed_in_any_order(order):
+    model, input = built(LEFT["padded"])
+    output = model(input)
+    with untouched(model, input):
+        handles = [GraphCanonizer(parts).apply(model)[0] for parts in (["merge_bn"], None, ["sum"])]
+        for index in order:
+            assert difference(model(input), output) < 1e-12
+            handles[index].remove()
+            handles[index].remove()
+
+
+def test_removal_of_a_copy_leaves_the_original():
+    model, _ = built(LEFT["padded"])
+    (handle,) = GraphCanonizer().apply(model)
+    duplicate = copy.deepcopy(model)
+    (other,) = GraphCanonizer().apply(duplicate)
+    weight = model[0].weight
+    other.remove()
+    assert model[0].weight is weight
+    handle.remove()
+    assert model[0].weight is not weight
+
+
+def test_relevance_of_a_difference_and_of_a_quotient_is_that_of_a_sum_and_a_product():
+    def run(sign: int, m: Network, x: Tensor) -> Tensor:
+        y = m.a(x)
+        return ((y - m.b(x) / 4) if sign < 0 else y + m.b(x) * -0.25).mean((2, 3))
+
+    a, b = conv(3), conv(3)
+    maps, relevance = [], LRPEpsilonPlus(1e-12, 1e-12)
+    for sign in (-1, 1):
+        model, _ = built(lambda sign=sign: Network(partial(run, sign), a=copy.deepcopy(a), b=copy.deepcopy(b)))
+        model.a.load_state_dict(a.state_dict()), model.b.load_state_dict(b.state_dict())
+        maps.append(relevance(query(model.double()), [GraphCanonizer()]))
+        assert difference(Gradient()(query(model), [GraphCanonizer()]), Gradient()(query(model))) < 1e-13
+    assert difference(*maps) < 1e-9
 
 
 @pytest.mark.parametrize("name", UNTRACEABLE)

@@ -11,13 +11,27 @@ from canonxai.attribution.lrp import LRPEpsilon
 from canonxai.canonizers import GraphCanonizer, rewrites
 from canonxai.canonizers.graph.affine import is_batch_norm
 from canonxai.canonizers.graph.trace import trace
-from tests.canonizers.graph.networks import LEFT, LEFT_ALONE, PREACTIVATION, RIGHT, SHARED, SPLIT, built
+from canonxai.models.snapshot import restored
+from tests.canonizers.graph.networks import (
+    FUNCTIONAL,
+    LEFT,
+    LEFT_ALONE,
+    PREACTIVATION,
+    RIGHT,
+    SHARED,
+    SPLIT,
+    Network,
+    built,
+    conv,
+    hooked,
+)
 from tests.networks import difference, untouched
 
 MERGED = {
     f"{group}, {name}": build
     for group, builders in {
-        "left": LEFT, "right": RIGHT, "preactivation": PREACTIVATION, "split": SPLIT, "shared": SHARED
+        "left": LEFT, "functional": FUNCTIONAL, "right": RIGHT, "preactivation": PREACTIVATION, "split": SPLIT,
+        "shared": SHARED,
     }.items()
     for name, build in builders.items()
 }  # fmt: skip
@@ -109,6 +123,52 @@ def test_what_cannot_be_merged_exactly_is_left_and_reported(name):
         assert len(on_the_path(model)) == 1
     (rewrite,) = (rewrite for rewrite in canonizer.rewrites if "Norm" in rewrite.operation)
     assert rewrite.action == "kept" and reason in rewrite.reason, rewrite
+
+
+@pytest.mark.parametrize("preactivation, action", [("untangle", "threshold"), ("threshold", "threshold")])
+def test_the_first_layer_is_not_copied_since_copies_do_not_get_its_rule(preactivation, action):
+    def run(m: Network, x: Tensor) -> Tensor:
+        y = m.stem(x)
+        y = y + m.a(m.bn1(y).relu())
+        z = m.inner(y)
+        return z + m.b(m.bn2(z).relu())
+
+    layers = {"stem": conv(4, 4, 1), "bn1": nn.BatchNorm2d(4), "a": conv(4, 4, 1)}
+    layers |= {"inner": conv(4, 4, 1), "bn2": nn.BatchNorm2d(4), "b": conv(4, 4, 1)}
+    model, input = built(lambda: Network(run, **layers))
+    found = {r.layer: r.action for r in rewrites(model, GraphCanonizer(["merge_bn"], preactivation))}
+    assert (found["bn1"], found["bn2"]) == (action, "split" if preactivation == "untangle" else action)
+    output = model(input)
+    with Composite(canonizers=[GraphCanonizer(preactivation=preactivation)]).context(model):
+        assert difference(model(input), output) < 1e-12
+
+
+def test_a_first_layer_that_must_be_copied_is_reported():
+    model, _ = built(SPLIT["skip"])
+    (rewrite,) = (r for r in rewrites(model, GraphCanonizer()) if r.layer == "bn")
+    assert rewrite.action == "split" and "first layer" in rewrite.reason
+
+
+def test_hooks_are_kept_on_each_call_of_a_module():
+    def run(m: Network, x: Tensor) -> Tensor:
+        return m.conv(m.conv(x))
+
+    model, input = built(lambda: Network(run, conv=hooked(conv(4, 4)), rest=nn.Identity()))
+    output = model(input)
+    with untouched(model, input), Composite(canonizers=[GraphCanonizer()]).context(model):
+        assert torch.equal(model(input), output)
+
+
+def test_a_bias_map_made_while_the_network_was_restored_in_between_is_made_anew():
+    model, input = built(RIGHT["zero padding, strided"])
+    output, smaller = model(input), model(input[..., :-1])
+    assert output.shape == smaller.shape
+    with Composite(canonizers=[GraphCanonizer()]).context(model):
+        model(input)
+        with restored(model):
+            assert difference(model(input[..., :-1]), smaller) < 1e-12
+        assert difference(model(input[..., :-1]), smaller) < 1e-12
+        assert difference(model(input), output) < 1e-12
 
 
 def test_tied_weights_of_two_layers_are_merged_apart():
