@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import logging
 import typing
 from collections.abc import Mapping
 from copy import copy
@@ -72,6 +73,8 @@ class Method:
     name: str = MISSING
     title: str = MISSING
 
+
+logging.getLogger("hydra.utils").addFilter(lambda record: False)  # get_object logs what it raises, in several lines
 
 #: the schema of the keys that all configs of a group share
 GROUPS: dict[str, type] = {"model": Model, "data": Data, "canonizer": Canonizer, "method": Method}
@@ -162,10 +165,10 @@ def _cell(*, _root_: DictConfig) -> str:
     return cell_name(_root_)
 
 
-def _preprocessing(zoo: str, name: str, weights: Any) -> dict[str, Any]:
+def _preprocessing(zoo: str, name: str, weights: Any) -> DictConfig:
     """What the weights of a network of ``canonxai.models.<zoo>`` expect."""
     module = importlib.import_module(f"canonxai.models.{zoo}")
-    return dataclasses.asdict(module.preprocessing(name, weights))
+    return OmegaConf.create(dataclasses.asdict(module.preprocessing(name, weights)))  # data's keys refer into it
 
 
 _NO_GROUPS = ("hydra", "claims", "sweep")
@@ -247,8 +250,11 @@ def build(node: DictConfig, group: str, schema: type | None = None, **extra: Any
     path = str(node["_target_"])
     try:
         target = get_object(path)
+        if not callable(target):
+            raise ValueError(f"it is a {type(target).__name__}")
     except (InstantiationException, ValueError, ImportError) as error:
-        raise UserError(f"{group}._target_: expected the dotted path of a class or function, got {path!r}.") from error
+        expected, reason = "the dotted path of a class or function", error.__cause__ or error
+        raise UserError(f"{group}._target_: expected {expected}, got {path!r} ({reason}).") from error
     ours = {"_target_"} | ({f.name for f in dataclasses.fields(schema)} if schema else set())
     arguments = _arguments(target, exclude=set(extra))
     for key in (str(key) for key in node if key not in ours):

@@ -69,6 +69,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     started = time.monotonic()
     metrics = build_metrics(cfg)
     dataset = build(cfg.data, "data", Data)
+    if not getattr(dataset, "has_masks", True) and "mask" in (getattr(m, "region", "") for m in metrics.values()):
+        log.warning("metric: the data has boxes alone, so region=mask evaluates the boxes")
     if cfg.data.cache is not None:
         dataset = Cached(dataset, cfg.data.cache, cfg.data.num_workers)
     names = dataset.classes if cfg.model.classes is None else output_names(cfg.model.classes)

@@ -57,7 +57,7 @@ def test_a_multirun_without_failures_ends_with_zero(cli, tmp_path):
     ("arguments", "expected"),
     [
         (["method=foo"], "method: expected one of deconvnet, ebp, .*smoothgrad, got 'foo'"),
-        (["model=foo"], "model: expected one of resnet18, vgg16_bn, got 'foo'"),
+        (["model=foo"], "model: expected one of custom, .*resnet18, .*vgg16_bn, got 'foo'"),
         (["metric=[localisation]"], "metric: expected one of distance, input_perturbation, localization, got"),
         (["method.epsilonn=1"], "method.epsilonn: Key 'epsilonn' is not in struct"),
         (["sead=1"], "sead: Key 'sead' not in 'Config'"),
@@ -81,6 +81,10 @@ def test_a_multirun_without_failures_ends_with_zero(cli, tmp_path):
         (["data=imagenet"], "data.root: expected a folder, got None. Give data.root=PATH"),
         (["hydra.run.dir=/proc/nowhere"], "/proc/nowhere"),
         (["no_equal_sign"], "missing EQUAL"),
+        (
+            ["model=custom", "model.net._target_=canonxai.cli.Net"],
+            "model.net._target_: .*got 'canonxai.cli.Net' .No mod",
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -161,8 +161,9 @@ def test_cells_share_a_name_only_if_they_compute_the_same(config):
         (["method.epsilon=-1"], "method.epsilon: expected a number > 0, got -1.0"),
         (
             ["method._target_=canonxai.nothing.Here"],
-            "method._target_: expected the dotted path .*canonxai.nothing.Here",
+            "method._target_: expected the dotted path .*canonxai.nothing.Here.*No module named 'canonxai.nothing'",
         ),
+        (["method._target_=canonxai.errors"], "method._target_: expected .* class or function, .* .it is a module"),
         (["canonizer.parts=[sum,foo]", "canonize=true"], "canonizer.parts: .*merge_bn, sum.*foo"),
         (["canonizer=none", "canonize=true"], "canonize: expected false, as model=resnet18 names no canonizer"),
         (["canonizer.verify=0", "canonize=true"], "canonizer.verify: expected an integer >= 1"),
@@ -196,3 +197,12 @@ def test_help_and_cfg_do_not_import_torch():
 def test_the_configs_are_found_beside_the_package_or_above_it():
     assert (CONF / "config.yaml").is_file()
     assert Path(CONF).is_absolute()
+
+
+@pytest.mark.parametrize("zoo", ["torchvision", "timm"])
+def test_a_config_with_the_preprocessing_of_a_zoo_can_be_shown_resolved(config, zoo):
+    """As ``--cfg job --resolve`` does, before any check."""
+    cfg = config(f"model={zoo}", *ZOOS[zoo], "data=imagenet")
+    OmegaConf.resolve(cfg)
+    preprocessing = OmegaConf.to_container(cfg.model.preprocessing)
+    assert preprocessing == {key: OmegaConf.to_container(cfg.data)[key] for key in preprocessing}

@@ -4,7 +4,7 @@ A data set is a class with ``__len__``, ``__getitem__`` (a :class:`Sample`) and 
 space (uint8), because perturbation and the box bounds of LRP are defined there. Normalisation happens on the device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from canonxai.errors import UserError, check, check_choice
+
+ON_ERROR = ("exclude", "raise")
 
 
 class Sample(TypedDict):
@@ -35,11 +37,15 @@ class Excluded:
         file: its path.
         reason: why, in few words, so that it can be counted.
         detail: more of it.
+        is_error: whether something is damaged, missing or contradictory, which ``data.on_error=raise`` does not accept;
+            false for what is merely not evaluated, as difficult objects, crowds, objects that are cropped away, images
+            without annotation, and classes without images.
     """
 
     file: str
     reason: str
     detail: str = ""
+    is_error: bool = True
 
 
 class Batch(TypedDict):
@@ -50,7 +56,7 @@ class Batch(TypedDict):
     label: Int64[Tensor, " batch"]
     box: Bool[Tensor, "batch height width"]
     mask: Bool[Tensor, "batch height width"]
-    excluded: list[tuple[str, str, str]]  #: fields of :class:`Excluded`
+    excluded: list[tuple[Any, ...]]  #: fields of :class:`Excluded`
 
 
 @runtime_checkable
@@ -71,8 +77,12 @@ class DataModule(LightningDataModule):
         dataset: the samples to predict on.
         batch_size: samples a batch; results do not depend on it.
         num_workers: loading processes; results do not depend on it.
-        on_error: what happens to a file that cannot be read: ``exclude`` it, to be counted and listed, or ``raise``.
+        on_error: what happens to a file or annotation with an error (:class:`Excluded`), whether it is found when the
+            data set is built or while it is read: ``exclude`` it, to be counted and listed, or ``raise``.
         outputs: which output of the network each label is, ``None`` for one that it has not; by default the same.
+
+    Raises:
+        UserError: if an argument is out of its range, or for an error that was found, with ``on_error="raise"``.
     """
 
     def __init__(
@@ -84,7 +94,7 @@ class DataModule(LightningDataModule):
         outputs: Sequence[int | None] | None = None,
     ) -> None:
         super().__init__()
-        check_choice("data.on_error", on_error, ("exclude", "raise"))
+        check_choice("data.on_error", on_error, ON_ERROR)
         check(batch_size >= 1, "data.batch_size", "an integer >= 1", batch_size)
         check(num_workers >= 0, "data.num_workers", "an integer >= 0", num_workers)
         self.dataset = dataset
@@ -92,6 +102,7 @@ class DataModule(LightningDataModule):
         self.num_workers = num_workers
         self.on_error = on_error
         self.outputs = outputs
+        self._check(getattr(dataset, "excluded", ()))
 
     def first(self) -> Sample:
         """The first sample that can be read.
@@ -120,8 +131,17 @@ class DataModule(LightningDataModule):
         output = self.outputs[sample["label"]]
         if output is None:
             name = self.dataset.classes[sample["label"]]
-            return Excluded(f"sample {sample['sample_id']}", "class that the network does not have", name)
+            return Excluded(f"sample {sample['sample_id']}", "class that the network does not have", name, False)
         return {**sample, "label": output}
+
+    def _check(self, excluded: Iterable[Excluded]) -> None:
+        """Raises if there is an error and it shall."""
+        errors = [entry for entry in excluded if entry.is_error and self.on_error == "raise"]
+        if errors:
+            raise UserError(
+                f"data: expected files and annotations without errors, got {errors[0].file!r} ({errors[0].reason}: "
+                f"{errors[0].detail or 'no details'}), the first of {len(errors)}. Or data.on_error=exclude."
+            )
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         dataset: Dataset[Batch] = self.dataset  # type: ignore[assignment]
@@ -135,11 +155,7 @@ class DataModule(LightningDataModule):
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         # here and not in collate, as what a loading process raises comes with its traceback
-        if batch["excluded"] and self.on_error == "raise":
-            file, reason, detail = batch["excluded"][0]
-            raise UserError(
-                f"data: expected readable files, got {file!r} ({reason}: {detail}). Or data.on_error=exclude."
-            )
+        self._check(Excluded(*entry) for entry in batch["excluded"])
         # Lightning remembers the index of every sample that it predicted; memory would grow with the data set
         loader: Any = self.trainer and self.trainer.predict_dataloaders
         loader.batch_sampler.seen_batch_indices.clear()

@@ -28,10 +28,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from canonxai.cli import command, job
 from canonxai.config import CONF, Data, build, check_groups, register
-from canonxai.data.base import DataModule, Excluded, LocalizationDataset
+from canonxai.data.base import ON_ERROR, DataModule, Excluded, LocalizationDataset
 from canonxai.data.images import AnnotatedImages
 from canonxai.data.sheet import draw_sheet, spread
-from canonxai.errors import UserError, check
+from canonxai.errors import UserError, check, check_choice
 from canonxai.models.normalization import Normalization
 from canonxai.progress import image_bar
 from canonxai.results.store import writing
@@ -126,16 +126,18 @@ def check_data(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             (folder / name).unlink(missing_ok=True)
     Normalization(cfg.data.mean, cfg.data.std)  # checks them
     dataset: LocalizationDataset = build(cfg.data, "data", Data)
-    data = DataModule(dataset, cfg.data.batch_size, cfg.data.num_workers, cfg.data.on_error)
+    check_choice("data.on_error", cfg.data.on_error, ON_ERROR)
+    data = DataModule(dataset, cfg.data.batch_size, cfg.data.num_workers)  # which raises nothing, to count everything
     console = Console(width=None if sys.stdout.isatty() else 120)
     rows, unreadable = read(data, cfg.data.name, console)
     excluded = [*getattr(dataset, "excluded", ()), *dict.fromkeys(unreadable)]  # an image has several evaluations
-    errors = find_errors(rows, dataset, cfg.data.on_error)
+    errors = find_errors(rows, dataset, excluded if cfg.data.on_error == "raise" else ())
     places = np.flatnonzero(rows["read"])
     summary = {
         "data": OmegaConf.to_container(cfg.data, resolve=True),
         **summarize(rows[places], places, dataset, excluded),
         "unreadable": len(unreadable),
+        "doubtful": getattr(dataset, "doubtful", {}),
     }
     warnings = find_warnings(summary, cfg.data.mean, cfg.data.std)
     verdict = "cannot be used" if errors else "usable" if warnings else "fine"
@@ -172,14 +174,16 @@ def read(data: DataModule, name: str, console: Console) -> tuple[Shaped[np.ndarr
     return rows, unreadable
 
 
-def find_errors(rows: Shaped[np.ndarray, " n"], dataset: LocalizationDataset, on_error: str = "exclude") -> list[str]:
-    """Why a run would fail, or its results would be wrong."""
+def find_errors(
+    rows: Shaped[np.ndarray, " n"], dataset: LocalizationDataset, excluded: Sequence[Excluded] = ()
+) -> list[str]:
+    """Why a run would fail, as it does for errors among ``excluded``, or its results would be wrong."""
     read = rows[rows["read"]]
     if not len(read):
         return ["no image that can be read"]
     errors = []
-    if on_error == "raise" and len(read) < len(rows):
-        errors.append(f"images that cannot be read, with data.on_error=raise: {len(rows) - len(read)}")
+    if wrong := sum(entry.is_error for entry in excluded):
+        errors.append(f"files and annotations with errors, with data.on_error=raise: {wrong}")
     if len(sizes := np.unique(read["shape"], axis=0)) > 1:
         errors.append(f"images of different sizes: {len(sizes)}")
     if twice := len(read) - len(np.unique(read["sample_id"])):

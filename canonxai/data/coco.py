@@ -7,6 +7,7 @@ of an image and a category is one evaluation.
 import json
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from pycocotools import mask as rle
 from canonxai.data.base import Excluded
 from canonxai.data.classes import Classes, chosen_labels
 from canonxai.data.evaluations import KEEP, checked_size, evaluation
-from canonxai.data.geometry import Box, Geometry
+from canonxai.data.geometry import UNKNOWN, Box, Geometry
 from canonxai.data.images import Annotated, AnnotatedImages
+from canonxai.data.paths import user_path
 from canonxai.errors import UserError, check, check_choice
 
 log = logging.getLogger(__name__)
@@ -29,8 +31,9 @@ class COCO(AnnotatedImages):
     """Images with instances, one evaluation per (image, category).
 
     Labels are contiguous, in the order of the category ids: 0 to 79 for the 80 categories of ids 1 to 90. Boxes are
-    clipped to the image. Left out and counted are crowds (``crowd``), boxes outside of the image, images that are
-    missing, unreadable or of another size than the annotations', and pairs with an invalid box or mask.
+    clipped to the image. Left out and counted are crowds (``crowd``), annotations of an unknown image or category,
+    boxes outside of the image, images that are missing, unreadable or of another size than the annotations', and pairs
+    with an invalid box or mask.
 
     Args:
         root: holds ``annotations/instances_<split><year>.json`` and ``<split><year>``, unless the next two are given.
@@ -45,8 +48,8 @@ class COCO(AnnotatedImages):
         max_samples, per_class, shuffle_seed: see :class:`canonxai.data.images.AnnotatedImages`.
 
     Raises:
-        UserError: if a path does not exist, the JSON is not COCO's, nothing is left, or an argument is out of its
-            range.
+        UserError: if a path does not exist, the JSON is not COCO's, an id means two things, nothing is left, or an
+            argument is out of its range.
     """
 
     def __init__(
@@ -68,9 +71,9 @@ class COCO(AnnotatedImages):
         shuffle_seed: int | None = None,
     ) -> None:
         check(root is not None or None not in (annotations, images), "data.root", "a folder", root, _GIVE_PATHS)
-        base = Path(root or ".")
-        file = Path(annotations or base / "annotations" / f"instances_{split}{year}.json")
-        folder = Path(images or base / f"{split}{year}")
+        base = user_path(root or ".")
+        file = user_path(annotations) if annotations else base / "annotations" / f"instances_{split}{year}.json"
+        folder = user_path(images) if images else base / f"{split}{year}"
         check(file.is_file(), "data.annotations", "an existing JSON file", str(file), _GIVE_PATHS)
         check(folder.is_dir(), "data.images", "an existing folder", str(folder), _GIVE_PATHS)
         entries, names = read_instances(file, folder, masks, crowd, classes)
@@ -110,11 +113,13 @@ def read_instances(
     check_choice("data.crowd", crowd, KEEP)
     data = _load(path)
     try:
-        names = {entry["id"]: str(entry["name"]) for entry in sorted(data["categories"], key=lambda entry: entry["id"])}
-        infos = {entry["id"]: entry for entry in data["images"]}
+        categories, infos = (_by_id(path, data[table], table) for table in ("categories", "images"))
+        names = {key: str(categories[key]["name"]) for key in sorted(categories)}
         files = {key: str(entry["file_name"]) for key, entry in infos.items()}
     except (KeyError, TypeError) as error:
         raise _no_coco(path, f"a category or image without {error}") from error
+    if twice := [name for name, count in Counter(names.values()).items() if count > 1]:
+        log.warning("data: several categories of %s have the same name: %s", path, ", ".join(twice))
     order = list(names.values()) if order is None else list(order)
     for name in names.values():
         check(name in order, "data.classes", f"all categories of {path}", order, f"{name!r} is missing.")
@@ -128,17 +133,22 @@ def read_instances(
     for number, instance in enumerate(data["annotations"]):
         try:
             key, label = instance["image_id"], labels[instance["category_id"]]
-            x, y, width, height = (float(value) for value in instance["bbox"])
             is_crowd, file = bool(instance.get("iscrowd", 0)), files[key]
-        except (KeyError, TypeError, ValueError) as error:
-            raise _no_coco(path, f"annotations[{number}] ({type(error).__name__}: {error})") from error
+        except (KeyError, TypeError) as error:
+            entries.append(_invalid(path, number, error))
+            continue
         if label not in chosen:
             continue
         if is_crowd and crowd == "exclude":
-            entries.append(Excluded(str(images / file), "crowd", order[label]))
-        else:
+            entries.append(Excluded(str(images / file), "crowd", order[label], is_error=False))
+            continue
+        try:
+            x, y, width, height = (float(value) for value in instance["bbox"])
             box = Box(x, y, x + width, y + height)
-            found.setdefault(key, {}).setdefault(label, []).append({"box": box, "mask": instance.get("segmentation")})
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            entries.append(_invalid(path, number, error))
+            box = UNKNOWN
+        found.setdefault(key, {}).setdefault(label, []).append({"box": box, "mask": instance.get("segmentation")})
 
     without = 0
     for key in sorted(found, key=lambda key: files[key]):
@@ -172,6 +182,19 @@ def decode_mask(sample: Annotated) -> Bool[np.ndarray, "height width"] | None:
 
 def _no_coco(path: Path, got: str) -> UserError:
     return UserError(f"data.annotations: expected a JSON file of COCO instances, got {str(path)!r} with {got}.")
+
+
+def _invalid(path: Path, number: int, error: Exception) -> Excluded:
+    return Excluded(str(path), "invalid annotation", f"annotations[{number}]: {type(error).__name__}: {error}")
+
+
+def _by_id(path: Path, table: list[Any], name: str) -> dict[Any, dict[str, Any]]:
+    """A table's entries; those that are there twice count once, but no id may mean two things."""
+    found: dict[Any, dict[str, Any]] = {}
+    for entry in table:
+        if found.setdefault(entry["id"], entry) != entry:
+            raise _no_coco(path, f"two {name} of id {entry['id']}")
+    return found
 
 
 def _load(path: Path) -> dict[str, list[Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 from canonxai.data.base import Excluded
 from canonxai.data.geometry import Box
 from canonxai.data.images import Annotated, ImageError, image_size
+from canonxai.data.paths import is_file
 
 KEEP = ("include", "exclude")  #: what can happen to objects that are special
 
@@ -49,7 +50,7 @@ def checked_size(image: Path, stated: Any = None) -> tuple[int, int] | Excluded:
     try:
         size = image_size(image)
     except ImageError as error:
-        return Excluded(str(image), "unreadable image" if image.is_file() else "missing image", str(error))
+        return Excluded(str(image), "unreadable image" if is_file(image) else "missing image", str(error))
     if stated is not None and tuple(stated) != size:
         return Excluded(str(image), "annotation for another size", f"{stated[0]} x {stated[1]}, not {size}")
     return size

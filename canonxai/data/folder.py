@@ -2,6 +2,9 @@
 
 import csv
 import io
+import logging
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,11 +14,15 @@ from jaxtyping import Bool
 from canonxai.data.base import Excluded
 from canonxai.data.coco import decode_mask, read_instances
 from canonxai.data.evaluations import checked_size, evaluation
-from canonxai.data.geometry import Box, Geometry
+from canonxai.data.geometry import UNKNOWN, Box, Geometry
 from canonxai.data.images import Annotated, AnnotatedImages
+from canonxai.data.paths import user_path
 from canonxai.errors import UserError, check
 
 COLUMNS = ("image", "label", "xmin", "ymin", "xmax", "ymax")
+DIGITS = 5  #: so many has an index at most
+_INDEX = re.compile(r"0*(\d+)(?:\.0*)?", re.ASCII)  # pandas writes integers as 2.0 where one is missing
+log = logging.getLogger(__name__)
 
 
 class Folder(AnnotatedImages):
@@ -23,9 +30,9 @@ class Folder(AnnotatedImages):
 
     A CSV has a header with the columns ``image,label,xmin,ymin,xmax,ymax``, in any order and among others, and a row
     for each object. Coordinates are the edges of the box in pixels from the upper left corner, so ``xmin=0, xmax=10``
-    are the first ten columns. Boxes are clipped to the image. Left out and counted are boxes outside of the image,
-    missing and unreadable images, pairs of an image and a class with an invalid box, and given classes without
-    images. For JSON see :class:`canonxai.data.coco.COCO`.
+    are the first ten columns. Boxes are clipped to the image. Left out and counted are rows that cannot be understood,
+    boxes outside of the image, missing and unreadable images, pairs of an image and a class with an invalid box, and
+    given classes without images. For JSON see :class:`canonxai.data.coco.COCO`.
 
     Args:
         root: the folder; the next three are relative to it, or absolute.
@@ -38,7 +45,7 @@ class Folder(AnnotatedImages):
         max_samples, per_class, shuffle_seed: see :class:`canonxai.data.images.AnnotatedImages`.
 
     Raises:
-        UserError: if a path does not exist, a line of the file cannot be understood, nothing is left, or an argument
+        UserError: if a path does not exist, the file as a whole cannot be understood, nothing is left, or an argument
             is out of its range.
     """
 
@@ -56,9 +63,9 @@ class Folder(AnnotatedImages):
         per_class: int | None = None,
         shuffle_seed: int | None = None,
     ) -> None:
-        check(root is not None and Path(root).is_dir(), "data.root", "an existing folder", root, "Give data.root=PATH.")
-        base = Path(str(root))
-        file, folder = base / annotations, base / images
+        base = user_path(root)
+        check(root is not None and base.is_dir(), "data.root", "an existing folder", root, "Give data.root=PATH.")
+        file, folder = base / user_path(annotations), base / user_path(images)
         known = file.is_file() and file.suffix.lower() in (".csv", ".json")
         check(known, "data.annotations", "an existing .csv or .json file", str(file))
         check(folder.is_dir(), "data.images", "an existing folder", str(folder))
@@ -80,7 +87,7 @@ def _names(base: Path, classes: str | Sequence[str | int] | None) -> list[str] |
     if classes is None:
         return None
     if isinstance(classes, str):
-        file = base / classes
+        file = base / user_path(classes)
         check(file.is_file(), "data.classes", "a list, or an existing file with a name a line", str(file))
         classes = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     names = [str(name).strip() for name in classes]
@@ -88,46 +95,68 @@ def _names(base: Path, classes: str | Sequence[str | int] | None) -> list[str] |
     return names
 
 
+def _index(label: str) -> str:
+    """An index without what may be written about it, as in ``02`` and ``2.0``; anything else as it is."""
+    match = _INDEX.fullmatch(label)
+    return match.group(1) if match else label
+
+
 def _read(path: Path, images: Path, names: list[str] | None) -> tuple[list[Annotated | Excluded], list[str]]:
     """The evaluations of a CSV, by file and label, what was left out, and the class names."""
+    entries: list[Annotated | Excluded] = []
     rows: list[tuple[Path, str, Box, int]] = []
     raw, line = path.read_bytes(), 1
+
+    def leave_out(line: int, reason: str) -> None:
+        entries.append(Excluded(str(path), "invalid row", f"line {line}: {reason}"))
+
     try:
         table = csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline=""), skipinitialspace=True, strict=True)
-        missing = [column for column in COLUMNS if column not in (table.fieldnames or ())]
-        if missing:
-            raise ValueError(f"no column {', '.join(missing)} in the header")
+        header = list(table.fieldnames or ())
+        for count, columns in ((0, "no column"), (2, "twice the column")):
+            if wrong := [column for column in COLUMNS if min(header.count(column), 2) == count]:
+                raise ValueError(f"{columns} {', '.join(wrong)} in the header")
         line = 2
         for row in table:
             line = table.line_num
+            image, label, *edges = ((row[column] or "").strip() for column in COLUMNS)
+            box = UNKNOWN
             if None in row or None in row.values():
-                raise ValueError(f"not {len(table.fieldnames or ())} values")
-            if not (row["image"].strip() and row["label"].strip()):
-                raise ValueError("no image or label")
-            box = Box(*(float(row[column]) for column in COLUMNS[2:]))
-            rows.append((images / row["image"].strip(), row["label"].strip(), box, line))
+                leave_out(line, f"not {len(header)} values")
+            else:
+                try:
+                    box = Box(*map(float, edges))
+                except ValueError as error:
+                    leave_out(line, str(error))
+            if image and label:
+                rows.append((Path(os.path.normpath(images / image)), label, box, line))
+            else:
+                leave_out(line, "no image or label")
             line += 1
     except (ValueError, csv.Error) as error:
         if isinstance(error, UnicodeDecodeError):
             line = raw.count(b"\n", 0, error.start) + 1
-        header = ",".join(COLUMNS)
-        raise UserError(f"data.annotations: expected {header}, got line {line} of {str(path)!r} ({error}).") from error
+        expected = ",".join(COLUMNS)
+        raise UserError(
+            f"data.annotations: expected {expected}, got line {line} of {str(path)!r} ({error})."
+        ) from error
 
+    if repeated := len(rows) - len({row[:3] for row in rows}):
+        log.warning("data: %d rows of %s repeat others", repeated, path)
     given = sorted({label for _, label, _, _ in rows})
-    if names is None and all(label.isascii() and label.isdigit() for label in given):
-        longest = max(given, key=len, default="")
-        check(len(longest) <= 5, "data.annotations", "indices below 100000", longest)
-        names = [str(index) for index in range(max(map(int, given), default=-1) + 1)]
+    if names is None and all(map(_INDEX.fullmatch, given)):
+        indices = [int(index) for index in map(_index, given) if len(index) <= DIGITS]
+        names = [str(index) for index in range(max(indices, default=-1) + 1)]
     names = given if names is None else names
     labels = {**{str(index): index for index in range(len(names))}, **{name: i for i, name in enumerate(names)}}
     found: dict[Path, dict[int, list[Box]]] = {}
     for image, label, box, line in rows:
-        key = label.lstrip("0") or "0" if label.isascii() and label.isdigit() and label not in labels else label
-        hint = f"See line {line} of {str(path)!r}."
-        check(key in labels, "data.annotations", "a label that is in data.classes or an index of it", label, hint)
-        found.setdefault(image, {}).setdefault(labels[key], []).append(box)
+        key = label if label in labels else _index(label)
+        if key in labels:
+            found.setdefault(image, {}).setdefault(labels[key], []).append(box)
+        else:
+            leave_out(line, f"label {label} is not in data.classes nor an index of it")
 
-    entries: list[Annotated | Excluded] = []
     for image in sorted(found):
         size = checked_size(image)
         if isinstance(size, Excluded):

@@ -4,6 +4,7 @@ The image is resized (antialiased, as for torchvision's official weights) and th
 pixel of the square belongs to a box if its centre does, and to a mask if the resized mask is at least one half there.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil, floor
@@ -28,6 +29,9 @@ class Box(NamedTuple):
     top: float
     right: float
     bottom: float
+
+
+UNKNOWN = Box(math.nan, math.nan, math.nan, math.nan)  #: of which no number can be read
 
 
 @dataclass(frozen=True)

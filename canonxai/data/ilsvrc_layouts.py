@@ -8,6 +8,7 @@ from pathlib import Path
 
 from canonxai.data.base import Excluded
 from canonxai.data.ilsvrc_classes import labels
+from canonxai.data.paths import user_path
 from canonxai.errors import check
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
@@ -16,12 +17,13 @@ IMAGES = ("Data/CLS-LOC/{0}", "ILSVRC/Data/CLS-LOC/{0}", "{0}", "images/{0}", "I
 ANNOTATIONS = (
     "Annotations/CLS-LOC/{0}",
     "ILSVRC/Annotations/CLS-LOC/{0}",
-    "../../Annotations/CLS-LOC/{0}",  # where the root is Data/CLS-LOC
     *(f"{folder}/{{0}}" for folder in ("Annotations", "annotations", "bbox")),
     *(f"ILSVRC2012_bbox_{{0}}{version}{inner}" for version, inner in product(("", "_v2", "_v3"), ("/{0}", ""))),
     "{0}",  # beside the images
     *("Annotations", "annotations", "bbox"),  # of all splits together
+    "LOC_{0}_solution.csv",  # the competition's, where there is no XML
 )
+INNER = ("train", "val", "CLS-LOC", "Data", "ILSVRC")  #: folders of a layout that may be given instead of its root
 _SPLIT = re.compile(r"ILSVRC2012_(train|val|test)_|n\d{8}_")
 _WNID = re.compile(r"n\d{8}(?=_|$)")
 
@@ -35,38 +37,56 @@ def locate(
         root: in one of the layouts.
         split: ``train``, ``val`` or ``train+val``.
         images: the folder of the images, instead of the one in ``root``.
-        annotations: the folder of the XML files, instead of the one in ``root``.
+        annotations: the folder of the XML files, or the competition's CSV, instead of that in ``root``.
 
     Raises:
         UserError: if a folder is missing, or ``root`` has none of the layouts; it tells what was looked for.
     """
-    given = [
-        None if path is None else _folder(name, path)
-        for name, path in (("data.images", images), ("data.annotations", annotations))
-    ]
+    given = [None if images is None else _folder("data.images", images), None]
+    if annotations is not None:
+        is_table = user_path(annotations).is_file()
+        given[1] = user_path(annotations) if is_table else _folder("data.annotations", annotations)
     if given[0] and given[1]:
         return [([given[0]], given[1])]
     check(root is not None, "data.root", "a folder", root, "Give data.root=PATH.")
     check(not any(given) or "+" not in split, "data.split", "train or val, as only one folder is given", split)
-    base = _folder("data.root", str(root))
+    bases = roots(_folder("data.root", str(root)))
     found: dict[Path, list[Path]] = {}
     for part in split.split("+"):
-        folder = given[1] or _first(base, part, ANNOTATIONS, (".xml",), "annotations")
-        found.setdefault(folder, []).append(given[0] or _first(base, part, IMAGES, SUFFIXES, "images"))
+        folder = given[1] or _first(bases, part, ANNOTATIONS, (".xml",), "annotations")
+        found.setdefault(folder, []).append(given[0] or _first(bases, part, IMAGES, SUFFIXES, "images"))
     return [(folders, folder) for folder, folders in found.items()]
+
+
+def roots(base: Path) -> list[Path]:
+    """A folder, and those above it that may be the root if it is a part of a layout."""
+    found, folder = [base], base.absolute()
+    while folder.name in INNER:
+        folder = folder.parent
+        found.append(folder)
+    return found
 
 
 def files(folder: Path, suffixes: tuple[str, ...], chosen: frozenset[int], excluded: list[Excluded]) -> Iterator[Path]:
     """Files of a folder and its subfolders in an order that depends on their names only.
 
-    Folders of classes that are not chosen are skipped; folders that cannot be read are noted.
+    Folders of classes that are not chosen are skipped, and so are links to folders that were visited; folders that
+    cannot be read are noted.
     """
+    visited = {os.path.realpath(folder)}
 
     def note(error: OSError) -> None:
         excluded.append(Excluded(str(error.filename), "unreadable folder", str(error.strerror)))
 
+    def is_visited(path: Path) -> bool:
+        """Whether a folder was visited, perhaps by another name; from now on it was."""
+        before = len(visited)
+        visited.add(os.path.realpath(path))
+        return len(visited) == before
+
     for path, folders, names in os.walk(folder, onerror=note, followlinks=True):
-        folders[:] = [name for name in sorted(folders) if not _WNID.fullmatch(name) or labels().get(name) in chosen]
+        wanted = [name for name in sorted(folders) if not _WNID.fullmatch(name) or labels().get(name) in chosen]
+        folders[:] = [name for name in wanted if not is_visited(Path(path, name))]
         yield from (Path(path, name) for name in sorted(names) if name.lower().endswith(suffixes))
 
 
@@ -83,16 +103,16 @@ def split_of(path: Path) -> str | None:
 
 
 def _folder(argument: str, path: str) -> Path:
-    check(Path(path).is_dir(), argument, "an existing folder", path)
-    return Path(path)
+    check(user_path(path).is_dir(), argument, "an existing folder", path)
+    return user_path(path)
 
 
-def _first(base: Path, part: str, patterns: tuple[str, ...], suffixes: tuple[str, ...], what: str) -> Path:
+def _first(bases: list[Path], part: str, patterns: tuple[str, ...], suffixes: tuple[str, ...], what: str) -> Path:
     candidates = [pattern.format(part) for pattern in patterns]
     everything = frozenset(labels().values())
-    for candidate in candidates:
-        if next(files(base / candidate, suffixes, everything, []), None) is not None:
-            return base / candidate
-    expected = f"a folder with {what} ({', '.join(suffixes)}) of ILSVRC's {part} in one of {', '.join(candidates)}"
-    check(False, "data.root", expected, str(base), f"Or give the folder as data.{what}=PATH.")
+    for path in (base / candidate for base in bases for candidate in candidates):
+        if (path.suffix == ".csv" and path.is_file()) or next(files(path, suffixes, everything, []), None) is not None:
+            return path
+    expected = f"a folder with {what} of ILSVRC's {part}, as {', '.join(candidates[:3])}"
+    check(False, "data.root", expected, str(bases[0]), f"Or give them as data.{what}=PATH.")
     raise AssertionError

@@ -19,6 +19,7 @@ from canonxai.data.geometry import Box, Geometry
 from canonxai.data.ilsvrc_classes import NAMES, indices, labels
 from canonxai.data.ilsvrc_layouts import SUFFIXES
 from canonxai.data.images import Annotated, AnnotatedImages, ImageError, read_mask_pixels
+from canonxai.data.paths import user_path
 from canonxai.errors import check, check_choice
 
 VARIANTS = (50, 300, 919)
@@ -67,8 +68,8 @@ class ImageNetS(AnnotatedImages):
         check_choice("data.variant", variant, VARIANTS)
         check_choice("data.split", split, ("validation", "train-semi"))
         check(root is not None, "data.root", "a folder", root, "Give data.root=PATH of ImageNet-S.")
-        base = Path(str(root)) / f"ImageNetS{variant}"
-        base = base if base.is_dir() else Path(str(root))
+        base = user_path(root) / f"ImageNetS{variant}"
+        base = base if base.is_dir() else user_path(root)
         images, masks = base / split, base / f"{split}-segmentation"
         for folder in (images, masks):
             check(folder.is_dir(), "data.root", f"a folder with {folder.name}/", str(root), "See data.variant.")
@@ -80,7 +81,7 @@ class ImageNetS(AnnotatedImages):
         with ThreadPoolExecutor() as pool:  # decoding does not hold Python's lock
             for folder in folders:
                 if folder.name not in ids:
-                    entries.append(Excluded(str(folder), "unknown class"))
+                    entries.append(Excluded(str(folder), "unknown class", is_error=False))
                     continue
                 label, class_id = labels()[folder.name], ids.index(folder.name) + 1
                 if label not in chosen:
@@ -103,7 +104,7 @@ def _ids(categories: str | None, folders: list[str], variant: int) -> list[str]:
         hint = "Give data.variant, or data.categories=FILE with the WordNet ids of the variant."
         check(len(folders) == variant, "data.root", f"{variant} folders named by WordNet ids", len(folders), hint)
         return sorted(folders)
-    path = Path(categories)
+    path = user_path(categories)
     check(path.is_file(), "data.categories", "an existing file with a WordNet id a line", categories)
     ids = sorted(set(path.read_text(encoding="utf-8", errors="replace").split()))
     unknown = [wnid for wnid in ids if wnid not in labels()]
@@ -132,6 +133,6 @@ def _read(image: Path, masks: Path, label: int, class_id: int) -> Annotated | Ex
         return Excluded(str(path), "mask of another size", f"{ids.shape[::-1]}, not {size}")
     rows, columns = (np.flatnonzero((ids == class_id).any(axis)) for axis in (1, 0))
     if not len(rows):
-        return Excluded(str(path), "no pixel of the class in the mask", f"class id {class_id}")
+        return Excluded(str(path), "no pixel of the class in the mask", f"class id {class_id}", is_error=False)
     box = Box(float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
     return Annotated(image, label, (box,), size, class_id, path)

@@ -96,13 +96,13 @@ class AnnotatedImages(Dataset[Sample | Excluded]):
         for entry in entries:
             (self.annotated if isinstance(entry, Annotated) else self.excluded).append(entry)  # type: ignore[arg-type]
         for label in sorted(set(chosen) - {sample.label for sample in self.annotated}):
-            self.excluded.append(Excluded(classes[label], "class without annotated images"))
+            self.excluded.append(Excluded(classes[label], "class without annotated images", is_error=False))
         inside = []
         for i, sample in enumerate(self.annotated):
             if _is_inside(sample, geometry):
                 inside.append(i)
             else:
-                self.excluded.append(Excluded(str(sample.image), "object outside of the crop"))
+                self.excluded.append(Excluded(str(sample.image), "object outside of the crop", is_error=False))
         self.classes, self.geometry = list(classes), geometry
         self.ids = select([self.annotated[i].label for i in inside], inside, max_samples, per_class, shuffle_seed)
         reasons = Counter(entry.reason for entry in self.excluded)
@@ -112,6 +112,11 @@ class AnnotatedImages(Dataset[Sample | Excluded]):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether more than boxes is known of any object."""
+        return any(sample.mask is not None or sample.mask_file is not None for sample in self.annotated)
 
     def __getitem__(self, index: int) -> Sample | Excluded:
         sample = self.annotated[self.ids[index]]

@@ -16,6 +16,7 @@ from canonxai.data.classes import Classes, chosen_labels
 from canonxai.data.evaluations import KEEP, checked_size, evaluation
 from canonxai.data.geometry import Box, Geometry
 from canonxai.data.images import Annotated, AnnotatedImages, ImageError, read_mask_pixels
+from canonxai.data.paths import is_file, user_path
 from canonxai.errors import UserError, check, check_choice
 
 CLASSES = [
@@ -86,7 +87,7 @@ def _find(root: str | None, year: int) -> Path:
     """The folder of the year."""
     hint = "Give data.root=PATH of VOCdevkit and data.year."
     check(root is not None, "data.root", "a folder", root, hint)
-    base = Path(str(root))
+    base = user_path(root)
     other = base.name.startswith("VOC2") and base.name != f"VOC{year}"
     check(not other, "data.year", f"the year of data.root={root}", year)
     for folder in (base / "VOCdevkit" / f"VOC{year}", base / f"VOC{year}", base):
@@ -99,7 +100,7 @@ def _find(root: str | None, year: int) -> Path:
 def _read(folder: Path, stem: str, chosen: list[int], masks: bool, difficult: str) -> list[Annotated | Excluded]:
     """The evaluations of one image, by label, and what was left out."""
     xml, image = folder / "Annotations" / f"{stem}.xml", folder / "JPEGImages" / f"{stem}.jpg"
-    if not xml.is_file():
+    if not is_file(xml):
         return [Excluded(str(xml), "missing annotation")]
     entries: list[Annotated | Excluded] = []
     found: dict[int, list[Box]] = {}
@@ -114,13 +115,13 @@ def _read(folder: Path, stem: str, chosen: list[int], masks: bool, difficult: st
             elif CLASSES.index(name) not in chosen:
                 continue
             elif difficult == "exclude" and entry.findtext("difficult", "0").strip() == "1":
-                entries.append(Excluded(str(xml), "difficult object", name))
+                entries.append(Excluded(str(xml), "difficult object", name, is_error=False))
             else:
                 found.setdefault(CLASSES.index(name), []).append(_box(entry.find("bndbox")))
     except (SyntaxError, ValueError, TypeError, AttributeError, OSError, LookupError) as error:
         return [Excluded(str(xml), "invalid annotation", " ".join(str(error).split()) or type(error).__name__)]
     if not found:
-        return entries if objects else [Excluded(str(xml), "no object")]
+        return entries if objects else [Excluded(str(xml), "no object", is_error=False)]
 
     size = checked_size(image, stated if all(stated) else None)
     if isinstance(size, Excluded):

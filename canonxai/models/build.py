@@ -53,4 +53,7 @@ def build_network(cfg: DictConfig, label_space: str, trained: bool = True) -> nn
         load_weights(model, Path(cfg.checkpoint))
     elif trained and "weights" in net and not net.weights:
         log.warning("model: random weights, as model.net.weights=%s and model.checkpoint=null", net.weights)
+    elif trained and "weights" not in net:
+        told = "model: model.checkpoint=null, so the weights are random unless %s loads some"
+        log.warning(told, net["_target_"])
     return model

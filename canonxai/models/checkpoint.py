@@ -58,9 +58,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
              if got.get(name) != shape]  # fmt: skip
     wrong += [f"{name}: not in the model" for name in got if name not in expected]
     if wrong:
+        hint = "Choose the model that the weights belong to."
+        if got and all(name.startswith("module.") for name in got):
+            hint = "All begin with 'module.', as DataParallel's do: save model.module.state_dict()."
         raise UserError(
             f"model.checkpoint: {str(path)!r} does not fit {type(model).__name__}: {len(wrong)} entries differ, "
-            f"first {'; '.join(wrong[:3])}. Choose the model that the weights belong to."
+            f"first {'; '.join(wrong[:3])}. {hint}"
         )
     model.load_state_dict(state)
 

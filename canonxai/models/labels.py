@@ -5,18 +5,22 @@ chance is reported.
 """
 
 import logging
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from canonxai.data.classes import folded, labels_by
 from canonxai.errors import UserError, check
 
 log = logging.getLogger(__name__)
 LEVEL = 0.01  #: of the test against chance
+OTHERS = 10  #: so many images of other classes than the commonest say something
 
 
 def output_names(classes: str | Sequence[str | int]) -> list[str]:
@@ -62,17 +66,53 @@ def outputs_of_labels(
     return found
 
 
+def is_chance(pairs: Mapping[tuple[int, int], int], outputs: int) -> bool:
+    """Whether predictions agree with labels no more often than if the predictions were shuffled.
+
+    Of N shuffled predictions, m_k of class k, with n_k labels of class k, the number that agrees has::
+
+        mean = sum_k n_k m_k / N
+        variance = (sum_k n_k m_k (N - n_k)(N - m_k) + sum_{k != l} n_k m_k n_l m_l) / (N^2 (N - 1))
+
+    So always predicting one class is chance, however many images are of it. Where nearly all images are of one class,
+    shuffling tells nothing; then the agreement is tested against 1/K.
+
+    Args:
+        pairs: how often each (label, prediction) occurred, at least one.
+        outputs: K.
+
+    >>> is_chance({(0, 0): 50, (1, 0): 50}, outputs=10), is_chance({(0, 0): 50, (1, 1): 20, (1, 0): 30}, outputs=10)
+    (True, False)
+    """
+    total, correct = sum(pairs.values()), sum(pairs[label, output] for label, output in pairs if label == output)
+    label, prediction = np.zeros((2, 1 + max(map(max, pairs))))
+    for (k, output), count in pairs.items():
+        label[k] += count
+        prediction[output] += count
+    if total - label.max() < OTHERS:
+        return bool(binomtest(correct, total, 1 / outputs, alternative="greater").pvalue > LEVEL)
+    both = label * prediction
+    mean = both.sum() / total
+    variance = (both * (total - label) * (total - prediction)).sum() + both.sum() ** 2 - (both**2).sum()
+    deviation = math.sqrt(variance / (total - 1)) / total
+    return bool(correct <= mean + norm.isf(LEVEL) * deviation)
+
+
 class LabelCheck(Callback):
-    """Warns once if the predictions of the first images are no better than chance.
+    """Warns once if the predictions are no better than chance: those of the first images, or all in the end.
+
+    Data sets come class by class, so the first images may be of one class, which a network that always predicts it gets
+    right; the test in the end notices it.
 
     Args:
         outputs: how many a network has.
-        images: how many predictions are looked at.
+        images: how many predictions are looked at first.
     """
 
     def __init__(self, outputs: int, images: int = 64) -> None:
         self.outputs, self.images = outputs, images
-        self.seen = self.correct = 0
+        self.pairs: Counter[tuple[int, int]] = Counter()
+        self.told = self.looked = False
 
     def on_predict_batch_end(
         self,
@@ -83,24 +123,25 @@ class LabelCheck(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self.seen >= self.images or outputs is None:
+        if outputs is None:
             return
         columns = outputs["columns"]
-        self.seen += len(columns["label"])
-        self.correct += int((columns["label"] == columns["prediction"]).sum())
-        if self.seen >= self.images:
-            self._tell()
+        self.pairs.update(zip(columns["label"].tolist(), columns["prediction"].tolist(), strict=True))
+        if not self.looked and self.pairs.total() >= self.images:
+            self.looked = True
+            self._look()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if 0 < self.seen < self.images:
-            self._tell()
+        if self.pairs and not self.told:
+            self._look()
 
-    def _tell(self) -> None:
-        if binomtest(self.correct, self.seen, 1 / self.outputs, alternative="greater").pvalue > LEVEL:
+    def _look(self) -> None:
+        self.told = is_chance(self.pairs, self.outputs)
+        if self.told:
             log.warning(
                 "model: top-1 is %d of the first %d images, no better than chance. Check the weights, the "
                 "preprocessing (data.mean, data.std, data.resize), and that the outputs are in the order of the data's "
                 "classes (model.classes).",
-                self.correct,
-                self.seen,
+                sum(count for (label, predicted), count in self.pairs.items() if label == predicted),
+                self.pairs.total(),
             )

@@ -139,7 +139,7 @@ class StoreWriter(Callback):
         self._tell(batch["excluded"])
         self.unreadable += len(batch["excluded"])
 
-    def _tell(self, entries: Iterable[tuple[str, ...]]) -> None:
+    def _tell(self, entries: Iterable[tuple[str | bool, ...]]) -> None:
         entries = list(entries)
         if not entries:
             return

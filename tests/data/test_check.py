@@ -164,7 +164,7 @@ def test_nothing_odd_is_fine(run, tmp_path):
     assert summary["masks"] == 40
     boxes = [sample["box"].float().mean() for sample in map(Scenes(size=40).__getitem__, range(40))]
     assert summary["strata"]["box < 25 %"] == sum(box < 0.25 for box in boxes)
-    assert (folder / "excluded.csv").read_text().splitlines() == ["file,reason,detail"]
+    assert (folder / "excluded.csv").read_text().splitlines() == ["file,reason,detail,is_error"]
 
 
 def test_a_file_that_cannot_be_read_is_an_error_if_it_would_be_one(run, tmp_path, tree):
@@ -172,11 +172,12 @@ def test_a_file_that_cannot_be_read_is_an_error_if_it_would_be_one(run, tmp_path
     assert code == 1
     assert "verdict: cannot be used" in told
     assert (
-        "data: expected a data set that can be used, got images that cannot be read, with data.on_error=raise: 2."
-        in error
+        "data: expected a data set that can be used, got "
+        "files and annotations with errors, with data.on_error=raise: 2." in error
     )
     summary, folder = results(tmp_path)
     assert summary["verdict"] == "cannot be used"
+    assert summary["unreadable"] == 2  # evaluations of one image; a missing one is the other error
     assert "broken.png" in (folder / "excluded.csv").read_text()
 
 
@@ -261,7 +262,7 @@ def rows_of(dataset):
     [
         ([sample(0), sample(1, 1)], "raise", None),
         ([sample(0), BROKEN], "exclude", None),
-        ([sample(0), BROKEN], "raise", "images that cannot be read, with data.on_error=raise: 1"),
+        ([sample(0), BROKEN], "raise", "files and annotations with errors, with data.on_error=raise: 1"),
         ([BROKEN, BROKEN], "exclude", "no image that can be read"),
         ([sample(0), sample(1), sample(0)], "exclude", "sample_id that is not unique: 1"),
         ([sample(0), sample(1, 2), sample(2, -1)], "exclude", "labels that are not among the 2 classes: 2"),
@@ -272,7 +273,7 @@ def test_what_a_run_cannot_use_is_an_error(samples, on_error, error):
     dataset = Listed(*samples)
     rows, unreadable = rows_of(dataset)
     assert unreadable == [entry for entry in samples if entry is BROKEN]
-    errors = find_errors(rows, dataset, on_error)
+    errors = find_errors(rows, dataset, unreadable if on_error == "raise" else ())
     assert errors == [] if error is None else len(errors) == 1 and errors[0].startswith(error)
     places = np.flatnonzero(rows["read"])
     json.dumps(summarize(rows[places], places, dataset, unreadable), allow_nan=False)

@@ -111,6 +111,7 @@ def test_a_mask_is_the_union_of_polygons_and_run_lengths(tree):
     assert torch.equal(dog["mask"][100:260, 200:280], torch.arange(80).expand(160, 80) < 40)
     boxes_alone = COCO(root=str(tree.root), masks=False, resize=300, crop=300)
     assert torch.equal(boxes_alone[4]["mask"], dog["box"])
+    assert not boxes_alone.has_masks
 
 
 def test_compressed_run_lengths_are_read(tree):
@@ -127,6 +128,7 @@ def test_compressed_run_lengths_are_read(tree):
 def test_crowds_are_left_out_and_counted_or_included(tree):
     tree.add(9, (1, PERSON, "rle", 1), (18, DOG))
     assert counts(dataset := COCO(root=str(tree.root))) == {"crowd": 1}
+    assert dataset.has_masks and not dataset.excluded[0].is_error
     assert [sample.label for sample in dataset.annotated] == [0, 0, 1, 1]
     assert len(COCO(root=str(tree.root), crowd="include")) == 5
 
@@ -186,8 +188,8 @@ def test_an_instance_without_a_mask_has_its_box_which_is_told(tree, caplog):
         "[" * 100_000,
         '{"images": [{}], "annotations": [], "categories": []}',
         '{"images": [3], "annotations": [], "categories": []}',
-        '{"images": [], "annotations": [{"image_id": 1}], "categories": []}',
-        '{"images": [], "annotations": [3], "categories": []}',
+        '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}',
+        '{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": [], "categories": []}',
     ],
 )
 def test_json_that_is_no_coco_is_named(tree, content):
@@ -197,13 +199,40 @@ def test_json_that_is_no_coco_is_named(tree, content):
 
 
 @pytest.mark.parametrize(
-    "change", [{"category_id": 2}, {"image_id": 99}, {"bbox": [1, 2, 3]}, {"bbox": None}, {"bbox": [1, 2, 3, "x"]}]
+    ("change", "reasons"),
+    [
+        ({"category_id": 2}, {"invalid annotation": 1}),
+        ({"image_id": 99}, {"invalid annotation": 1}),
+        ({"image_id": [7]}, {"invalid annotation": 1}),
+        *(
+            ({"bbox": box}, {"invalid annotation": 1, "invalid box": 1})
+            for box in ([1, 2, 3], None, [1, 2, 3, "x"], [1, 2, 3, 10**400])
+        ),
+    ],
 )
-def test_an_instance_that_cannot_be_understood_is_named(tree, change):
+def test_an_instance_that_cannot_be_understood_is_left_out_with_its_number(tree, change, reasons):
     tree.instances[1].update(change)
     tree.write()
-    with pytest.raises(UserError, match=r"data.annotations: .*annotations\[1\]"):
-        COCO(root=str(tree.root))
+    dataset = COCO(root=str(tree.root))
+    assert [(sample.image.stem[-1], sample.label) for sample in dataset.annotated] == [("3", 0), ("7", 0)]
+    assert counts(dataset) == reasons
+    assert "annotations[1]: " in dataset.excluded[0].detail and all(entry.is_error for entry in dataset.excluded)
+
+
+def test_a_file_name_that_cannot_be_one_is_a_missing_image(tree):
+    tree.infos[0]["file_name"] = "x" * 300
+    tree.write()
+    assert counts(COCO(root=str(tree.root))) == {"missing image": 1}
+
+
+def test_what_is_there_twice_counts_once_or_is_told(tree, caplog, monkeypatch):
+    tree.infos.append(tree.infos[0])
+    tree.write()
+    assert len(COCO(root=str(tree.root))) == 3 and not caplog.text
+    monkeypatch.setitem(CATEGORIES[0], "name", "dog")
+    tree.write()
+    assert len(COCO(root=str(tree.root))) == 3
+    assert "several categories of" in caplog.text and "have the same name: dog" in caplog.text
 
 
 @pytest.mark.parametrize(

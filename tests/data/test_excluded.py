@@ -8,6 +8,10 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
+from canonxai.data import DataModule, Excluded
+from canonxai.data.scenes import Scenes
+from canonxai.errors import UserError
+
 BROKEN = '''
 import torch
 from canonxai.data import Excluded
@@ -15,7 +19,7 @@ from canonxai.data.scenes import Scenes
 
 class Broken(Scenes):
     """Scenes, of which some files cannot be read, and one was left out from the beginning."""
-    excluded = [Excluded("first.xml", "no object")]
+    excluded = [Excluded("first.xml", "no object", is_error=False)]
 
     def __init__(self, broken: list[int], size: int = 6):
         super().__init__(size=size)
@@ -67,8 +71,11 @@ def test_what_cannot_be_read_is_left_out_and_listed(run, tmp_path, broken, worke
         index for index in range(6) if index not in broken
     ]
     assert told(tmp_path / "out") == [
-        {"file": "first.xml", "reason": "no object", "detail": ""},
-        *({"file": f"{index}.JPEG", "reason": "unreadable image", "detail": "truncated"} for index in broken),
+        {"file": "first.xml", "reason": "no object", "detail": "", "is_error": "False"},
+        *(
+            {"file": f"{index}.JPEG", "reason": "unreadable image", "detail": "truncated", "is_error": "True"}
+            for index in broken
+        ),
     ]
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["excluded"] == 1 + len(broken)
     assert f"{1 + len(broken)} files or annotations left out, see excluded.csv" in done.stdout
@@ -79,9 +86,28 @@ def test_what_cannot_be_read_is_left_out_and_listed(run, tmp_path, broken, worke
 def test_it_can_be_an_error(run, tmp_path, workers):
     done = run("data.broken=[4]", "data.on_error=raise", f"data.num_workers={workers}")
     assert done.returncode == 1
-    assert "data: expected readable files, got '4.JPEG' (unreadable image: truncated)." in done.stderr
+    assert (
+        "data: expected files and annotations without errors, got '4.JPEG' (unreadable image: truncated)" in done.stderr
+    )
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out" / "samples.parquet").exists()
+
+
+def test_what_is_found_when_the_data_set_is_built_can_be_an_error():
+    """Before anything is computed; what is merely not evaluated is none."""
+    dataset = Scenes(size=2)
+    dataset.excluded = [Excluded("a.xml", "difficult object", is_error=False)]
+    assert DataModule(dataset, 2, 0, "raise").first()["image"].shape == (3, 64, 64)
+    dataset.excluded += [Excluded("b.xml", "broken XML", "no element"), Excluded("c.jpg", "missing image")]
+    assert DataModule(dataset, 2, 0).first()["sample_id"] == 0
+    with pytest.raises(UserError, match=r"got 'b.xml' .broken XML: no element., the first of 2. Or data.on_error=excl"):
+        DataModule(dataset, 2, 0, "raise")
+
+
+def test_classes_that_the_network_has_not_are_no_error():
+    data = DataModule(Scenes(size=2), 2, 0, "raise", [None] * 10)
+    batch = data.collate([data.dataset[0], data.dataset[1]])
+    assert [entry[-1] for entry in batch["excluded"]] == [False, False]
 
 
 def test_nothing_to_read_is_an_error(run):

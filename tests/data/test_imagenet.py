@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.io import savemat
 
 from canonxai.data.ilsvrc_classes import NAMES, PAPER20, indices, labels
 from canonxai.data.imagenet import ImageNet
@@ -96,9 +97,118 @@ def test_layouts_are_recognised(tmp_path, layout):
     assert [sample["sample_id"] for sample in both] == list(range(9))
 
 
-def test_the_root_may_be_the_images_own(tmp_path):
-    plant(tmp_path, *LAYOUTS["devkit"])
-    assert len(ImageNet(str(tmp_path / "Data/CLS-LOC"))) == 3
+@pytest.mark.parametrize(
+    ("layout", "start"),
+    [
+        *(("devkit", start) for start in ("Data", "Data/CLS-LOC", "Data/CLS-LOC/val")),
+        *(("competition", start) for start in ("ILSVRC", "ILSVRC/Data", "ILSVRC/Data/CLS-LOC/val")),
+        *((layout, "val") for layout in ("torchvision", "flat val", "beside")),
+    ],
+)
+def test_the_root_may_be_a_folder_of_the_layout(tmp_path, monkeypatch, layout, start):
+    plant(tmp_path, *LAYOUTS[layout])
+    assert len(ImageNet(str(tmp_path / start))) == 3
+    monkeypatch.chdir(tmp_path / start)
+    assert len(ImageNet(".")) == 3
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(plant(tmp_path, *LAYOUTS["devkit"])))
+    assert len(ImageNet("~")) == len(ImageNet(images="~/Data/CLS-LOC/val", annotations="~/Annotations")) == 3
+
+
+def test_a_folder_that_no_layout_has_is_told_in_short(tmp_path):
+    with pytest.raises(UserError, match="data.root: expected a folder with images|annotations") as error:
+        ImageNet(str(tmp_path))
+    assert len(str(error.value)) - len(str(tmp_path)) < 200
+
+
+def solution(objects):
+    return "".join(f"{wnid} {' '.join(map(str, box))} " for wnid, box in objects)
+
+
+def write_solutions(root):
+    """The competition's two files of boxes."""
+    for split, names in (("train", {name: name.partition("_")[0] for name in TRAIN}), ("val", VAL)):
+        rows = [f"{name},{solution([(wnid, BOX), (wnid, (5, 6, 70, 60))])}" for name, wnid in names.items()]
+        (root / f"LOC_{split}_solution.csv").write_text("\n".join(["ImageId,PredictionString", *rows, ""]))
+
+
+@pytest.mark.parametrize("start", [".", "ILSVRC", "ILSVRC/Data/CLS-LOC"])
+def test_boxes_of_the_competitions_tables_are_those_of_the_xml(tmp_path, caplog, start):
+    root = plant(tmp_path, *LAYOUTS["competition"])
+    write_solutions(root)
+    expected = [ImageNet(str(root), split, ["tench", PARACHUTE]).annotated for split in ("val", "train+val")]
+    assert all(sample.boxes == ((60, 80, 181, 171),) for samples in expected for sample in samples)  # the XML's
+    shutil.rmtree(root / "ILSVRC/Annotations")
+    for split, samples in zip(("val", "train+val"), expected, strict=True):
+        dataset = ImageNet(str(root / start), split, ["tench", PARACHUTE])
+        assert sorted((s.image.stem, s.label) for s in dataset.annotated) == sorted(
+            (s.image.stem, s.label) for s in samples
+        )
+        assert {s.boxes for s in dataset.annotated} == {((60, 80, 181, 171), (5, 6, 71, 61))}
+        assert dataset.excluded == []
+        assert dataset.treated == {"several": len(samples)}
+
+
+def test_rows_of_the_competitions_tables_may_be_broken(tmp_path):
+    root = plant(tmp_path, *LAYOUTS["competition"])
+    shutil.rmtree(root / "ILSVRC/Annotations")
+    names, table = list(VAL), root / "LOC_val_solution.csv"
+    good = solution([(VAL[names[0]], (60, 80, 400, 170))])
+    table.write_text(f"ImageId,PredictionString\n{names[0]},{good}\n{names[1]},{TENCH} 1 2 3\n{names[2]}\n")
+    dataset = ImageNet(str(root))
+    assert dataset.annotated[0].boxes == ((60, 80, 300, 171),)
+    assert {(e.file, e.reason) for e in dataset.excluded} == {
+        (str(table / names[1]), "broken row"),
+        (str(table / names[2]), "annotation without object"),
+    }
+    assert len(ImageNet(str(root), annotations=str(table))) == 1
+    table.write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="data.annotations: expected an XML folder or a CSV with the columns ImageId"):
+        ImageNet(str(root))
+
+
+def write_devkit(folder, classes):
+    """The ground truth of val, whose numbers count the classes backwards; the last entry is no leaf."""
+    folder.mkdir(parents=True)
+    wnids = list(labels())[::-1]
+    synsets = np.array(
+        [(i, wnid, 0) for i, wnid in enumerate([*wnids, "n00001740"], 1)],
+        dtype=[("ILSVRC2012_ID", "i4"), ("WNID", "O"), ("num_children", "i4")],
+    )
+    savemat(folder / "meta.mat", {"synsets": synsets[:, None]})
+    numbers = [str(wnids.index(wnid) + 1) for wnid in classes]
+    (folder / "ILSVRC2012_validation_ground_truth.txt").write_text("\n".join(numbers) + "\n")
+
+
+@pytest.mark.parametrize("place", ["ILSVRC2012_devkit_t12/data", "devkit/data", "."])
+def test_the_devkits_ground_truth_is_the_label_of_a_flat_folder(tmp_path, place):
+    root = plant(tmp_path / "a", *LAYOUTS["flat val"])
+    write_devkit(root / "kit", [PARACHUTE, GOLDFISH, GOLDFISH])  # the second image's XML tells tench
+    target = root / place
+    target.mkdir(parents=True, exist_ok=True)
+    for path in (root / "kit").iterdir():
+        path.rename(target / path.name)
+    dataset = ImageNet(str(root))
+    assert [sample.label for sample in dataset.annotated] == [701, 1]
+    assert [(e.reason, e.detail) for e in dataset.excluded] == [
+        ("annotation without object of the class", f"{GOLDFISH} expected, {TENCH} found")
+    ]
+    (root / "annotations/val/ILSVRC2012_val_00000003.xml").unlink()
+    assert reasons(ImageNet(str(root), classes="parachute")) == []
+    assert reasons(ImageNet(str(root), classes=["parachute", "goldfish"])).count("image without annotation") == 1
+
+
+def test_a_ground_truth_that_cannot_be_used_is_told(tmp_path, caplog):
+    root = plant(tmp_path, *LAYOUTS["flat val"])
+    write_devkit(root / "devkit/data", [PARACHUTE, TENCH, GOLDFISH])
+    (root / "devkit/data/meta.mat").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="data.root: expected the devkit's ILSVRC2012_validation_ground_truth.txt and"):
+        ImageNet(str(root))
+    (root / "devkit/data/meta.mat").unlink()
+    assert [sample["label"] for sample in ImageNet(str(root))] == [701, 0, 1]
+    assert "is not used, as meta.mat, which tells" in caplog.text
 
 
 def test_boxes_go_through_the_geometry_of_the_image(tmp_path):
@@ -165,6 +275,7 @@ def test_the_studys_images_are_counted_and_compared(tmp_path, caplog, monkeypatc
     with caplog.at_level(logging.INFO):
         ImageNet(str(tmp_path), "train+val", "paper20")
     assert "40 images with boxes of the study's 20 classes (the study has 9,758)" in caplog.text
+    caplog.clear()
     monkeypatch.setattr("canonxai.data.imagenet.PAPER20_IMAGES", 40)
     with caplog.at_level(logging.INFO):
         ImageNet(str(tmp_path), "train+val", "paper20")
@@ -173,7 +284,12 @@ def test_the_studys_images_are_counted_and_compared(tmp_path, caplog, monkeypatc
     shutil.rmtree(tmp_path / "val" / PAPER20["tiger"])
     with caplog.at_level(logging.INFO):
         ImageNet(str(tmp_path), "train+val", "paper20")
-    assert "study" not in caplog.text
+    assert "39 images with boxes of the study's 20 classes (the study has 40)" in caplog.text  # one class lacks
+    shutil.rmtree(tmp_path / "train" / PAPER20["tiger"])
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        ImageNet(str(tmp_path), "train+val", "paper20")
+    assert "38 images with boxes of the study's 20 classes (the study has 40)" in caplog.text
 
 
 W, H = SIZE
@@ -192,18 +308,11 @@ SHIFTED = (W // 2, 80, W + 200, 170)
         (xml(object_(TENCH, SHIFTED)), {"clipped": 1}, [(W // 2, 80, W, 171)]),
         (xml(object_(TENCH, (-5, 80, 180, 170))), {"clipped": 1}, [(0, 80, 181, 171)]),
         (xml(object_(TENCH, (0, 0, W, H))), {}, [(0, 0, W, H)]),  # counted from 1, not worth a word
-        (
-            xml(object_(TENCH), object_(TENCH, (50, 50, 50, 90)), object_(TENCH, (50, 90, 70, 40))),
-            {"dropped": 2, "several": 1},
-            [(60, 80, 181, 171)],
-        ),
-        (xml(object_(TENCH), object_(TENCH, ("x", 1, 2, 3))), {"dropped": 1, "several": 1}, [(60, 80, 181, 171)]),
-        (xml(object_(TENCH), f"<object><name>{TENCH}</name></object>"), {"dropped": 1, "several": 1}, None),
         (xml(object_(TENCH, (120, 160, 361, 341)), size=(2 * W, 2 * H)), {"scaled": 1}, [(60, 80, 181, 171)]),
         (xml(object_(TENCH), size=(0, 0)), {"pixels": 1}, [(60, 80, 181, 171)]),
         (xml(object_(TENCH), size=("", "x")), {"pixels": 1}, [(60, 80, 181, 171)]),
         (xml(object_(TENCH), size=(500, 20)), {"pixels": 1}, [(60, 80, 181, 171)]),
-        (f"<annotation>{object_(TENCH)}</annotation>", {"pixels": 1}, [(60, 80, 181, 171)]),
+        (f"<annotation>{object_(TENCH)}</annotation>", {}, [(60, 80, 181, 171)]),
     ],
 )
 def test_oddities_are_treated_and_counted(folder, caplog, content, treated, boxes):
@@ -217,6 +326,9 @@ def test_oddities_are_treated_and_counted(folder, caplog, content, treated, boxe
     assert boxes is None or [tuple(box) for box in sample.boxes] == boxes
     assert dataset[1]["box"].any()
     assert all(f"{count} " in caplog.text for count in treated.values())
+    doubtful = {key: [str(folder / f"{TENCH}_1.xml")] for key in treated if key in ("pixels", "scaled")}
+    assert dataset.doubtful == doubtful
+    assert all(name in caplog.text for names in doubtful.values() for name in names)
 
 
 BOMB = '<!DOCTYPE a [<!ENTITY x "xxxx"><!ENTITY y "&x;&x;">]><annotation>&y;</annotation>'
@@ -231,8 +343,8 @@ FILE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation>&x;</a
         ("<?xml version='1.0' encoding='nonsense'?><annotation/>", "broken XML"),
         ("<annotation/>", "annotation without object"),
         (xml(object_("n00000000")), "annotation without object of the class"),
-        (xml(object_(TENCH, (9, 9, 5, 5))), "annotation without valid box"),
-        (xml(object_(TENCH, (W + 5, 9, W + 9, 20))), "annotation without valid box"),
+        (xml(object_(TENCH, (20, 60, 90, 120)), size=(H, W)), "size in the XML of the rotated image"),
+        (xml(object_(TENCH, (20, 60, 90, 120)), size=(2 * H, 2 * W)), "size in the XML of the rotated image"),
         (xml(object_(TENCH, SHIFTED), size=(1000, 200)), "size in the XML"),
         (BOMB, "XML with entities"),
         (FILE, "XML with entities"),
@@ -243,7 +355,42 @@ def test_an_annotation_that_cannot_be_used_is_excluded(folder, content, reason):
     dataset = flat(folder)
     assert len(dataset) == 1
     assert [(entry.file, entry.reason) for entry in dataset.excluded] == [(str(folder / f"{TENCH}_1.xml"), reason)]
-    assert dataset.treated == {}
+    assert dataset.treated == {} == dataset.doubtful
+    assert dataset.excluded[0].is_error == (reason != "annotation without object")
+
+
+@pytest.mark.parametrize("more", [(), (object_(TENCH),)])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *(object_(TENCH, box) for box in ((9, 9, 5, 5), (50, 50, 50, 90), ("x", 1, 2, 3), (1, 1, "inf", 9))),
+        f"<object><name>{TENCH}</name></object>",
+    ],
+)
+def test_with_an_invalid_box_the_place_of_an_object_is_unknown(folder, bad, more):
+    write(folder, folder, f"{TENCH}_1", TENCH, xml(*more, bad))
+    dataset = flat(folder)
+    assert len(dataset) == 1
+    assert [(e.file, e.reason) for e in dataset.excluded] == [(str(folder / f"{TENCH}_1.JPEG"), "invalid box")]
+
+
+def test_a_box_outside_of_the_image_is_left_out_alone(folder):
+    write(folder, folder, f"{TENCH}_1", TENCH, xml(object_(TENCH), object_(TENCH, (W + 5, 9, W + 9, 20))))
+    dataset = flat(folder)
+    assert reasons(dataset) == ["box outside of the image"]
+    assert dataset.annotated[1].boxes == ((60, 80, 181, 171),)
+    assert dataset.treated == {"several": 1}
+
+
+@pytest.mark.parametrize("orientation", [6, 8])
+def test_boxes_on_the_image_as_a_viewer_rotates_it_are_not_taken_for_pixels(folder, orientation):
+    write(folder, folder, f"{TENCH}_1", TENCH, xml(object_(TENCH, (20, 60, 90, 120)), size=(200, 300)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (300, 200)).save(folder / f"{TENCH}_1.JPEG", exif=exif)
+    dataset = flat(folder)
+    assert reasons(dataset) == ["size in the XML of the rotated image"]
+    assert dataset.excluded[0].detail == "200 x 300, image 300 x 200"
 
 
 def test_an_empty_annotation_is_excluded(folder):
@@ -277,6 +424,10 @@ def test_a_missing_half_is_excluded(folder):
     write_image(folder / f"{TENCH}_1.JPEG")
     (folder / f"{TENCH}_2.xml").write_text(xml(object_(TENCH)))
     (folder / f"{GOLDFISH}_3.xml").write_text(xml(object_(GOLDFISH)))
+    assert {e.reason: e.is_error for e in flat(folder).excluded} == {
+        "annotation without image": True,
+        "image without annotation": False,
+    }
     assert sorted(reasons(flat(folder, classes=["tench"]))) == ["annotation without image", "image without annotation"]
     assert sorted(reasons(flat(folder))) == ["annotation without image"] * 2 + ["image without annotation"]
 
@@ -284,6 +435,8 @@ def test_a_missing_half_is_excluded(folder):
 def test_objects_outside_of_the_crop_are_excluded(folder):
     write(folder, folder, f"{TENCH}_1", TENCH, xml(object_(TENCH, (0, 0, 10, 8))))
     assert reasons(flat(folder)) == ["object outside of the crop"]
+    assert not flat(folder).excluded[0].is_error
+    assert not flat(folder).has_masks
     assert len(flat(folder, fit="pad")) == 2
 
 
@@ -292,6 +445,14 @@ def test_images_of_one_name_are_told_apart_by_their_folders(tmp_path):
         write(tmp_path / "images" / wnid, tmp_path / "xml" / wnid, "1", wnid)
     dataset = ImageNet(images=str(tmp_path / "images"), annotations=str(tmp_path / "xml"))
     assert [(s.image.parent.name, s.label) for s in dataset.annotated] == [(TENCH, 0), (GOLDFISH, 1)]
+
+
+def test_a_link_to_a_folder_above_ends(tmp_path):
+    plant(tmp_path, *LAYOUTS["beside"])
+    (tmp_path / "val" / "loop").symlink_to(tmp_path / "val")
+    dataset = ImageNet(str(tmp_path), classes="all")
+    assert len({sample.image.resolve() for sample in dataset.annotated}) == len(dataset)
+    assert dataset.excluded == []
 
 
 def test_links_to_folders_are_followed(tmp_path):
@@ -308,7 +469,7 @@ def test_links_to_folders_are_followed(tmp_path):
         ({}, "data.root: expected a folder, got None. Give data.root=PATH"),
         ({"root": "nowhere"}, "data.root: expected an existing folder, got 'nowhere'"),
         ({"images": "nowhere"}, "data.images: expected an existing folder, got 'nowhere'"),
-        ({"root": "{}"}, r"images .* of ILSVRC's val in one of Data/CLS-LOC/val, .*data.images=PATH|annotations"),
+        ({"root": "{}"}, r"annotations of ILSVRC's val, as Annotations/CLS-LOC/val, .*data.annotations=PATH"),
         ({"root": "{}", "images": "{}", "split": "train+val"}, "data.split: expected train or val, as only one"),
         ({"split": "test"}, "data.split: expected one of train, val, train\\+val, got 'test'"),
         ({"crop": 300}, "data.crop: expected an integer from 1 to data.resize=256, got 300"),

@@ -125,6 +125,7 @@ def test_bad_files_are_left_out_and_counted(tree):
         "mask of another size": 1,
         "no pixel of the class in the mask": 1,
     }
+    assert {entry.reason for entry in dataset.excluded if not entry.is_error} == {"no pixel of the class in the mask"}
 
 
 @pytest.mark.parametrize(

@@ -80,3 +80,5 @@ def test_a_cell_runs_on_every_layout(main, tmp_path, tree, region):
     assert summary["excluded"] == 0
     assert all(0 < row["localization"] < 1 for row in rows)
     assert "${" not in (cell / "config.yaml").read_text()
+    boxes_alone = region == "mask" and tree in ("voc, boxes", "folder")
+    assert ("region=mask evaluates the boxes" in (cell / "canonxai.log").read_text()) == boxes_alone

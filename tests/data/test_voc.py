@@ -102,6 +102,7 @@ def test_difficult_objects_are_left_out_and_counted_or_included(tree):
     dataset = VOC(root=str(tree.root))
     assert len(dataset) == 4
     assert counts(dataset) == {"difficult object": 2}
+    assert not any(entry.is_error for entry in dataset.excluded)
     assert [len(sample.boxes) for sample in VOC(root=str(tree.root), difficult="include").annotated] == [1, 1, 1, 1, 2]
 
 
@@ -130,12 +131,14 @@ def test_a_bad_annotation_is_left_out_and_counted(tree, xml, reason):
     dataset = VOC(root=str(tree.root))
     assert len(dataset) == 3
     assert counts(dataset) == {reason: 1}
+    assert dataset.excluded[0].is_error == (reason != "no object")
 
 
 def test_bad_files_are_left_out_and_counted(tree):
     for stem in "cdefgh":
         tree.add(stem, ("dog", DOG))
     tree.list("i")
+    tree.list("x" * 300)
     (tree.folder / "JPEGImages/c.jpg").unlink()
     (tree.folder / "JPEGImages/d.jpg").write_bytes(b"")
     (tree.folder / "SegmentationClass/e.png").write_bytes(b"\x89PNG")
@@ -150,7 +153,7 @@ def test_bad_files_are_left_out_and_counted(tree):
         "unreadable mask": 2,
         "mask of another size": 1,
         "no pixel of the class in the mask": 1,
-        "missing annotation": 1,
+        "missing annotation": 2,
     }
 
 

@@ -109,6 +109,27 @@ def test_a_network_of_ones_own_needs_no_variant(model, tmp_path):
     assert same(build_network(cfg).state_dict(), other.state_dict())
 
 
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["model.net._target_=torchvision.models.resnet18"], True),
+        (["model.net._target_=canonxai.models.narrow.resnet18", "+model.net.weights=null"], True),
+        (["model.net._target_=torchvision.models.resnet18", "model.checkpoint={}"], False),
+        (
+            ["model.net._target_=canonxai.models.narrow.resnet18", "+model.net.weights=scenes_resnet18.safetensors"],
+            False,
+        ),
+    ],
+)
+def test_random_weights_are_told(model, tmp_path, caplog, overrides, told):
+    torch.save(get_model("resnet18").state_dict(), tmp_path / "a.pt")
+    cfg = model("model=custom", *(override.replace("{}", f"{tmp_path}/a.pt") for override in overrides))
+    build_network(cfg, trained=False)
+    assert "weights" not in caplog.text
+    build_network(cfg)
+    assert ("random" in caplog.text) == told
+
+
 @pytest.mark.usefixtures("no_downloads")
 @pytest.mark.parametrize("name", MODELS)
 def test_official_weights_without_a_network_point_to_a_local_file(model, name):

@@ -170,6 +170,12 @@ def test_anything_but_a_state_dict_is_refused(content, tmp_path):
         read_state_dict(tmp_path / "a.pt")
 
 
+def test_weights_saved_from_several_devices_get_a_hint(tmp_path):
+    torch.save(torch.nn.DataParallel(network()).state_dict(), tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"All begin with 'module\.', .*save model\.module\.state_dict\(\)"):
+        load_weights(network(), tmp_path / "a.pt")
+
+
 def test_weights_of_another_network_are_refused_with_their_number_and_names(tmp_path):
     model = network(channels=5)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

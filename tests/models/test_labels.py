@@ -1,14 +1,18 @@
 """The order of a network's outputs: told by names, and checked by chance."""
 
+import itertools
 import logging
+from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
+from scipy.stats import norm
 
 from canonxai.data.ilsvrc_classes import NAMES, labels
 from canonxai.errors import UserError
-from canonxai.models.labels import LabelCheck, output_names, outputs_of_labels
+from canonxai.models.labels import LabelCheck, is_chance, output_names, outputs_of_labels
 
 WNIDS = list(labels())
 
@@ -67,3 +71,38 @@ def test_predictions_as_by_chance_are_told_once(correct, warned, images, caplog)
         check.on_predict_end(*lightning)
     assert len([record for record in caplog.records if record.name == "canonxai.models.labels"]) == warned
     assert f"top-1 is {int(right.sum())} of the first {min(images, 64)} images" in caplog.text or not warned
+
+
+def warnings(labels, predictions, caplog):
+    check, lightning = (
+        LabelCheck(outputs=1000, images=64),
+        (Trainer(logger=False, accelerator="cpu"), LightningModule()),
+    )
+    with caplog.at_level(logging.WARNING):
+        for label, prediction in zip(labels.split(16), predictions.split(16), strict=True):
+            check.on_predict_batch_end(*lightning, {"columns": {"label": label, "prediction": prediction}}, None, 0)
+        check.on_predict_end(*lightning)
+    return [record.args for record in caplog.records if record.name == "canonxai.models.labels"]
+
+
+def test_always_the_class_of_the_first_images_is_noticed_in_the_end(caplog):
+    labels = torch.arange(3).repeat_interleave(70)
+    assert warnings(labels, torch.zeros_like(labels), caplog) == [(70, 210)]
+
+
+@pytest.mark.parametrize("sizes", [(70,), (200, 9), (62, 3, 70), (54, 10), (1,) * 70])
+def test_a_fair_network_is_not_suspected_for_the_order_of_the_classes(sizes, caplog):
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    wrong = torch.arange(len(labels)) % 3 == 0
+    assert warnings(labels, torch.where(wrong, 500 + torch.arange(len(labels)), labels), caplog) == []
+
+
+@pytest.mark.parametrize("side", [-1e-9, 1e-9])
+def test_chance_is_that_of_shuffled_predictions(monkeypatch, side):
+    """The threshold against mean and deviation over all permutations, which are few enough to be listed."""
+    labels, predictions = np.array([0, 0, 0, 1, 1, 2, 3]), np.array([0, 0, 2, 1, 2, 2, 0])
+    agreed = [np.count_nonzero(labels == order) for order in itertools.permutations(predictions)]
+    level = norm.sf((np.count_nonzero(labels == predictions) - np.mean(agreed)) / np.std(agreed))
+    monkeypatch.setattr("canonxai.models.labels.OTHERS", 0)
+    monkeypatch.setattr("canonxai.models.labels.LEVEL", level + side)
+    assert is_chance(Counter(zip(labels.tolist(), predictions.tolist(), strict=True)), 4) == (side < 0)
