@@ -181,7 +181,7 @@ def options() -> str:
         lines.append(f"{group.name}=")
         for path in sorted(group.glob("*.yaml")):
             comments = (line for line in path.read_text().splitlines() if not line.startswith("# @package"))
-            lines.append(f"  {path.stem:<20}{next(comments).removeprefix('#').strip()}")
+            lines.append(f"  {path.stem:<25}{next(comments).removeprefix('#').strip()}")
     return "\n".join(lines) + "\n"
 
 

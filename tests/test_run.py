@@ -250,7 +250,7 @@ def test_a_map_of_another_shape_than_the_images_is_refused(tmp_path):
 def test_a_model_with_too_few_outputs_is_refused(tmp_path):
     network = Network()
     network.linear = nn.Linear(3 * 16 * 16, 1)
-    with pytest.raises(UserError, match="model: expected an output for class 1, got '1 outputs'"):
+    with pytest.raises(UserError, match="model: expected 2 outputs, one for each class, got 1"):
         explain(tmp_path, Dataset(), network)
 
 

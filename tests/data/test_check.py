@@ -187,7 +187,7 @@ def test_a_file_that_cannot_be_read_is_an_error_if_it_would_be_one(run, tmp_path
         (["data=folder", "data.root=nowhere"], "data.root: expected an existing folder, got 'nowhere'"),
         (["data=voc", "data.root=nowhere"], "data.root: expected a folder with VOC2012"),
         (["data=imagenet"], "data.root: expected a folder, got None"),
-        (["data=vov"], "data: expected one of coco, folder, imagenet, imagenet_s, scenes, voc, got 'vov'"),
+        (["data=vov"], "data: expected one of coco, folder, imagenet, imagenet_s, photographs, scenes, voc, got 'vov'"),
         (["data.sise=3"], "data.sise: Key 'sise' is not in struct"),
         (["data.on_error=foo"], "data.on_error: expected one of exclude, raise, got 'foo'"),
         (["data.std=[1,0,1]"], "data.std: expected three numbers > 0"),
