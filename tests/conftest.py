@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -16,6 +17,14 @@ from canonxai.config import CONF, register
 
 ROOT = Path(__file__).parent.parent
 register()
+
+
+@pytest.fixture(autouse=True)
+def level() -> Iterator[None]:
+    """What Hydra set for one test's log does not reach the next test."""
+    before = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(before)
 
 
 @pytest.fixture
