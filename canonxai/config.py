@@ -82,8 +82,13 @@ GROUPS: dict[str, type] = {"model": Model, "data": Data, "canonizer": Canonizer,
 
 @dataclass
 class Perturbation:
-    batch_size: int = 256
-    precision: int = 32
+    network: str = "fused"
+    precision: str = "32"
+    batch_size: int | str = 256
+    channels_last: bool = True
+    compile: bool = False
+    verify: int = 16
+    tolerance: float = 1e-4
 
 
 @dataclass
@@ -187,7 +192,10 @@ def options() -> str:
 
 #: keys on which no result depends
 _NO_SETTINGS = ("study", "save_maps", "trainer", "logger", "report", "hydra")
-_NO_SETTINGS_OF = {"data": ("batch_size", "num_workers", "on_error", "cache"), "perturbation": ("batch_size",)}
+_NO_SETTINGS_OF = {
+    "data": ("batch_size", "num_workers", "on_error", "cache"),
+    "perturbation": ("batch_size", "channels_last", "compile", "verify", "tolerance"),
+}
 
 
 def state(cfg: DictConfig) -> str:

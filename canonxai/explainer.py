@@ -1,11 +1,10 @@
 """The step that Lightning's predict loop drives: a batch is attributed, then the maps are evaluated."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import torch
-from jaxtyping import Float, Int64, Real, UInt8
+from jaxtyping import Float, Int64, UInt8
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from zennit.canonizers import Canonizer
@@ -17,7 +16,9 @@ from canonxai.data import Batch
 from canonxai.errors import UserError, check
 from canonxai.memo import OriginalMaps
 from canonxai.metrics import Explanation, Metric, heatmap
+from canonxai.models.evaluator import Evaluator
 from canonxai.models.normalization import Normalization
+from canonxai.models.precision import tf32
 
 
 class Evaluation(TypedDict):
@@ -30,13 +31,13 @@ class Evaluation(TypedDict):
 class Explainer(LightningModule):
     """Explains a network with one method in one state of canonization, and evaluates the maps.
 
-    The network is the original one throughout, and is canonized only while its relevance is computed: predictions and
-    perturbation curves of both states come from the very same function, in the model's own precision. Maps are computed
+    The network is the original one throughout, and is canonized only while its relevance is computed. Predictions and
+    perturbation curves of both states come from one and the same other copy of it, the evaluator's. Maps are computed
     in float64 by default: in float32, rounding changes the order of some pixels between two states whose maps are the
     same.
 
     Args:
-        model: a classifier of normalised images; frozen and put into evaluation mode.
+        model: a classifier of normalised images; frozen, put into evaluation mode and converted to ``precision``.
         normalize: from pixel values to the model's input.
         method: how to explain.
         metrics: what to evaluate, by name.
@@ -45,7 +46,7 @@ class Explainer(LightningModule):
         target: which class is explained.
         precision: of the maps.
         seed: of all random numbers.
-        batch_size: images in one forward of a perturbation test.
+        evaluator: the network as perturbation tests evaluate it; ``None`` for that of the defaults.
         verify: how many images, from the first on, are used to prove that the canonizer leaves the logits unchanged.
         tolerance: largest relative difference of the logits, in either precision, at which the run goes on.
         originals: where maps of the original network are kept.
@@ -62,34 +63,34 @@ class Explainer(LightningModule):
         target: Target = Target.label,
         precision: torch.dtype = torch.float64,
         seed: int = 0,
-        batch_size: int = 256,
+        evaluator: Evaluator | None = None,
         verify: int = 64,
         tolerance: float = 1e-4,
         originals: OriginalMaps | None = None,
     ) -> None:
         super().__init__()
-        check(batch_size >= 1, "perturbation.batch_size", "an integer >= 1", batch_size)
         check(verify >= 1, "canonizer.verify", "an integer >= 1", verify)
         check(tolerance > 0, "canonizer.tolerance", "a number > 0", tolerance)
+        self.evaluator = evaluator or Evaluator(model, normalize)
+        self.precision = precision
+        self.explained = model.eval().requires_grad_(False).to(precision)
         # channels_last: 4 times the forwards per second of ResNet18, 1.5 of VGG-16, on 2 CPU cores
-        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        self.model_dtype, self.precision = next(self.model.parameters()).dtype, precision
-        same = precision == self.model_dtype
-        self.explained = self.model if same else copy.deepcopy(self.model).to(precision)
+        self.explained.to(memory_format=torch.channels_last)
         self.normalize = normalize
         self.method, self.metrics = method, metrics
         self.canonizers = [] if canonizer is None else [canonizer]
-        self.outputs, self.target, self.seed, self.batch_size = outputs, target, seed, batch_size
+        self.outputs, self.target, self.seed = outputs, target, seed
         self.verify, self.tolerance = verify, tolerance
         self.originals = originals or OriginalMaps(memory=0)
         self.verified = 0
         self.agreement: dict[str, Agreement] = {}
 
     @torch.no_grad()
+    @tf32(False)
     def predict_step(self, batch: Batch, batch_idx: int) -> Evaluation | None:
         if not len(batch["sample_id"]):  # none of its files could be read
             return None
-        logits = self._predict(batch["image"])
+        logits = self.evaluator(batch["image"])
         _check_finite("model", "logits", logits, batch["sample_id"])
         expected = self.outputs or max(int(batch["label"].max()) + 1, logits.shape[1])
         check(
@@ -99,6 +100,7 @@ class Explainer(LightningModule):
         self._verify(batch["image"])
 
         target = batch["label"] if self.target is Target.label else logits.argmax(1)
+        self.evaluator.compare(self.explained, batch["image"], target)
         query = self.query(batch["image"], target, batch["sample_id"])
         original = None
         if not self.canonizers or any(metric.needs_original for metric in self.metrics.values()):
@@ -115,11 +117,11 @@ class Explainer(LightningModule):
             logits=logits,
             attribution=attribution,
             original=original,
-            predict=self._predict,
+            predict=self.evaluator,
             normalize=self.normalize,
             explain=self._explain,
             network=self.explained,
-            batch_size=self.batch_size,
+            batch_size=self.evaluator.batch_size,
             seed=self.seed,
         )
         columns = {
@@ -175,19 +177,15 @@ class Explainer(LightningModule):
         key = (*query.sample_id.tolist(), str(query.input.device))
         return self.originals.get(key, lambda: self._maps(query), keep=bool(self.canonizers))
 
-    def _predict(self, image: Real[Tensor, "n channels height width"]) -> Float[Tensor, "n classes"]:
-        logits: Tensor = self.model(self.normalize(image, self.model_dtype))
-        return logits
-
     def _verify(self, image: UInt8[Tensor, "batch channels height width"]) -> None:
         """Compares canonized and original logits in float64 and in the run's precisions, on the first images."""
         image = image[: self.verify - self.verified]
         if not self.canonizers or not len(image):
             return
         self.verified += len(image)
-        for dtype in dict.fromkeys((torch.float64, self.model_dtype, self.precision)):
+        for dtype in dict.fromkeys((torch.float64, self.evaluator.precision.dtype, self.precision)):
             name = str(dtype).removeprefix("torch.")
-            agreement = canonization_agreement(self.model, self.canonizers, self.normalize(image, dtype))
+            agreement = canonization_agreement(self.explained, self.canonizers, self.normalize(image, dtype))
             self.agreement[name] = self.agreement.get(name, Agreement()) | agreement
             check(
                 agreement.max_rel <= self.tolerance,

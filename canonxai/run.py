@@ -32,6 +32,7 @@ from canonxai.explainer import Explainer
 from canonxai.memo import OriginalMaps
 from canonxai.metrics import Metric
 from canonxai.models.build import build_network
+from canonxai.models.evaluator import Evaluator
 from canonxai.models.labels import LabelCheck, output_names, outputs_of_labels
 from canonxai.models.normalization import Normalization
 from canonxai.progress import ImageProgress
@@ -65,7 +66,6 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     check_groups(cfg)
     check(0 <= cfg.seed < 2**63, "seed", "an integer >= 0, < 2^63", cfg.seed)
     check_choice("precision", cfg.precision, PRECISIONS)
-    check_choice("perturbation.precision", cfg.perturbation.precision, PRECISIONS)
     started = time.monotonic()
     metrics = build_metrics(cfg)
     dataset = build(cfg.data, "data", Data)
@@ -111,6 +111,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             **summarize(store, metrics),
             "excluded": len(writer.before) + writer.unreadable,
             "agreement": agreement(explainer),
+            "evaluation": evaluation(cfg, explainer.evaluator),
             "seconds": seconds,
             "images_per_second": len(data.dataset) / seconds,
             "device": str(trainer.strategy.root_device),
@@ -147,9 +148,11 @@ def build_explainer(cfg: DictConfig, metrics: dict[str, Metric], outputs: int) -
         options = {"verify": cfg.canonizer.verify, "tolerance": cfg.canonizer.tolerance}
     method: Method = build(cfg.method, "method", MethodSchema)
     ORIGINALS.open(OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, MAPS_DEPEND_ON), resolve=True))
+    network, normalize = build_network(cfg.model, cfg.data.label_space), Normalization(cfg.data.mean, cfg.data.std)
+    evaluator = Evaluator(network, normalize, **cfg.perturbation)
     return Explainer(
-        build_network(cfg.model, cfg.data.label_space).to(PRECISIONS[cfg.perturbation.precision]),
-        Normalization(cfg.data.mean, cfg.data.std),
+        network,
+        normalize,
         method,
         metrics,
         canonizer,
@@ -157,7 +160,7 @@ def build_explainer(cfg: DictConfig, metrics: dict[str, Metric], outputs: int) -
         target=cfg.target,
         precision=PRECISIONS[cfg.precision],
         seed=cfg.seed,
-        batch_size=cfg.perturbation.batch_size,
+        evaluator=evaluator,
         originals=ORIGINALS,
         **options,
     )
@@ -208,6 +211,23 @@ def agreement(explainer: Explainer) -> dict[str, Any] | None:
         return None
     difference = {dtype: dataclasses.asdict(value) for dtype, value in explainer.agreement.items()}
     return {"images": explainer.verified, "difference": difference}
+
+
+def evaluation(cfg: DictConfig, evaluator: Evaluator) -> dict[str, Any]:
+    """The form of the network that perturbation tests evaluated, and how far it is from the network as written."""
+    effect = evaluator.effect
+    form = "fused" if evaluator.is_fused else "original"
+    log.info(
+        "perturbation: %s network, precision %s: f is that of the network as written in float64 up to %.1e, on average "
+        "%.1e (%d images)", form, cfg.perturbation.precision, effect.max, effect.mean, effect.images,
+    )  # fmt: skip
+    return {
+        "network": form,
+        "precision": cfg.perturbation.precision,
+        "batch_size": evaluator.batch_size.size,
+        "difference": {dtype: dataclasses.asdict(value) for dtype, value in evaluator.agreement.items()},
+        "effect": dataclasses.asdict(effect),
+    }
 
 
 def versions() -> dict[str, str | None]:

@@ -168,7 +168,7 @@ def test_cells_share_a_name_only_if_they_compute_the_same(config):
         (["canonizer=none", "canonize=true"], "canonize: expected false, as model=resnet18 names no canonizer"),
         (["canonizer.verify=0", "canonize=true"], "canonizer.verify: expected an integer >= 1"),
         (["canonizer.tolerance=0", "canonize=true"], "canonizer.tolerance: expected a number > 0"),
-        (["perturbation.batch_size=0"], "perturbation.batch_size: expected an integer >= 1, got 0"),
+        (["perturbation.batch_size=0"], "perturbation.batch_size: expected an integer >= 1, or auto, got 0"),
         (["data.mean=[1,2]"], r"data.mean: expected three numbers in \[0, 1\]"),
         (["data.std=[1,0,1]"], "data.std: expected three numbers > 0"),
         (["data.batch_size=abc"], "data.batch_size: .*'abc'"),

@@ -1,7 +1,7 @@
 """Rewrites a network into a functionally identical one that attribution rules understand."""
 
 from canonxai.canonizers.agreement import Agreement, canonization_agreement, logit_agreement
-from canonxai.canonizers.graph import GraphCanonizer, Rewrite, rewrites
+from canonxai.canonizers.graph import GraphCanonizer, Rewrite, fused, rewrites
 from canonxai.canonizers.merge import ExactMergeBatchNorm
 from canonxai.canonizers.networks import ResNetCanonizer, VGGCanonizer
 from canonxai.canonizers.transformer import TransformerCanonizer
@@ -15,6 +15,7 @@ __all__ = [
     "TransformerCanonizer",
     "VGGCanonizer",
     "canonization_agreement",
+    "fused",
     "logit_agreement",
     "rewrites",
 ]

@@ -1,13 +1,15 @@
 """What a metric sees and what it says of itself."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 from jaxtyping import Bool, Float, Int64, Real, UInt8
 from torch import Tensor, nn
 
+from canonxai.batch_size import BatchSize
 from canonxai.models.normalization import Normalization
 
 
@@ -21,17 +23,18 @@ class Explanation:
         box: union of the boxes of the label's objects.
         mask: the label's objects.
         target: the class that is explained.
-        logits: the original network's output for ``image``.
+        logits: what ``predict`` gives for ``image``.
         attribution: the maps, per channel.
         original: the same method's maps on the original network, where a metric needs them.
-        predict: the original network's logits of other images, pixel values in [0, 255] that need not be whole;
-            evaluated without gradients.
+        predict: logits of other images, pixel values in [0, 255] that need not be whole, without gradients; the same
+            function for all methods and both states of canonization, and not that of ``network``.
         normalize: from pixel values to the network's input.
         explain: the same method's maps, in the same state of canonization, of other inputs and targets, given the
             sample that each is made of.
         network: what ``explain`` explains; changed only within :func:`canonxai.models.snapshot.restored`.
         batch_size: how many images ``predict`` should be given at once.
         seed: the run's seed.
+        shared: what several metrics need of the batch, see :func:`once_per_batch`.
     """
 
     sample_id: Int64[Tensor, " batch"]
@@ -49,14 +52,31 @@ class Explanation:
         Float[Tensor, "n channels height width"],
     ]
     network: nn.Module
-    batch_size: int
+    batch_size: BatchSize | int
     seed: int
+    shared: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def input(self) -> Float[Tensor, "batch channels height width"]:
         """What the network gets for ``image``, in the maps' precision."""
         input: Tensor = self.normalize(self.image, self.attribution.dtype)
         return input
+
+
+Of = TypeVar("Of", bound=Callable[..., Any])
+
+
+def once_per_batch(function: Of) -> Of:
+    """A function of a batch, and of hashable arguments, that is computed once for all metrics."""
+
+    @wraps(function)
+    def shared(batch: Explanation, *arguments: Hashable) -> Any:
+        key = (function, *arguments)
+        if key not in batch.shared:
+            batch.shared[key] = function(batch, *arguments)
+        return batch.shared[key]
+
+    return cast(Of, shared)
 
 
 @dataclass(frozen=True)

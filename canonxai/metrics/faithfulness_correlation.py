@@ -60,7 +60,7 @@ class FaithfulnessCorrelation(Metric):
             name = batch.sample_id[sample] * self.subsets + step
             chosen = random.bits(batch.seed, Stream.SUBSETS, name, height * width).topk(size).indices
             replaced = torch.zeros_like(relevance[sample], dtype=torch.bool).scatter_(1, chosen, True)
-            images = replace(batch.image[sample], replaced.view(-1, height, width), sample)
+            images = replace(batch.image[sample], replaced.view(-1, 1, height, width), sample)
             fall = start[sample] - self.output(batch.predict(images), batch.target[sample])
             return torch.stack([relevance[sample].gather(1, chosen).double().sum(1), fall.double()], 1)
 

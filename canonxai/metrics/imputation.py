@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from canonxai import random
-from canonxai.metrics.base import Explanation
-from canonxai.perturbation import Pixels, Replace, Samples
+from canonxai.metrics.base import Explanation, once_per_batch
+from canonxai.perturbation import Mask, Pixels, Replace, Samples
 from canonxai.random import Stream
 
 NOISE = 0.01  #: standard deviation of the noise, as a fraction of the range of pixel values; that of the paper
@@ -24,20 +24,22 @@ TOLERANCE = 1e-6  #: of the residual, relative to the right-hand side's length
 _WEIGHTS = torch.tensor([[1, 2, 1], [2, 0, 2], [1, 2, 1]], dtype=torch.float64) / 12
 
 Values = Float[Tensor, "n channels height width"]
-Mask = Bool[Tensor, "n height width"]
 
 
+@once_per_batch
 def noisy_linear_imputation(batch: Explanation) -> Replace:
     """Replaces pixels by what the others say of them; the noise is a function of (seed, sample id) alone."""
     noise = NOISE * 255 * random.normal(batch.seed, Stream.IMPUTATION, batch.sample_id, tuple(batch.image.shape[1:]))
 
-    def replace(image: Pixels, replaced: Mask, sample: Samples) -> Pixels:
-        return linear_imputation(image.double(), replaced) + noise[sample] * replaced[:, None]
+    def replace(image: Pixels, replaced: Mask, sample: Samples | slice) -> Pixels:
+        images = image.double().expand(*replaced.shape[:-3], -1, -1, -1)
+        imputed = linear_imputation(images.flatten(0, -4).contiguous(), replaced[..., 0, :, :].flatten(0, -3))
+        return imputed.view_as(images) + noise[sample] * replaced
 
     return replace
 
 
-def linear_imputation(image: Values, missing: Mask) -> Values:
+def linear_imputation(image: Values, missing: Bool[Tensor, "n height width"]) -> Values:
     """The image with its missing pixels imputed.
 
     Args:

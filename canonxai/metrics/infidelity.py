@@ -62,7 +62,7 @@ class Infidelity(Metric):
         )
 
         def score(sample: Int64[Tensor, " n"], step: Int64[Tensor, " n"]) -> Float[Tensor, "n 2"]:
-            images = replace(batch.image[sample], square == step[:, None, None], sample)
+            images = replace(batch.image[sample], (square == step[:, None, None])[:, None], sample)
             change = input[sample] - batch.normalize(images, input.dtype)
             foretold = (change * batch.attribution[sample]).sum((1, 2, 3))
             fall = start[sample] - self.output(batch.predict(images), batch.target[sample])

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from canonxai.metrics.base import Column, Explanation, heatmap
+from canonxai.metrics.base import Column, Explanation
 from canonxai.metrics.perturbation_metric import PerturbationMetric
 from canonxai.metrics.replacement import replacement
 
@@ -39,7 +39,7 @@ class InputPerturbation(PerturbationMetric):
 
     def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, "batch *axis"]]:
         start = self.start(batch)
-        curve = self.curve(batch, heatmap(batch.attribution), batch.image, replacement(self.replacement, batch))
+        curve = self.curve(batch, batch.image, replacement(self.replacement, batch))
         return {
             "input_perturbation": (start - curve).mean(1),
             "perturbation_curve": torch.cat([start, curve], 1),

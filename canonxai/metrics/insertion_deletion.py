@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from canonxai.errors import check_choice
-from canonxai.metrics.base import Column, Explanation, heatmap
+from canonxai.metrics.base import Column, Explanation
 from canonxai.metrics.perturbation_metric import PerturbationMetric
 from canonxai.metrics.replacement import IMAGES
 from canonxai.perturbation import paste
@@ -53,10 +53,9 @@ class InsertionDeletion(PerturbationMetric):
         }
 
     def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, "batch *axis"]]:
-        relevance, start = heatmap(batch.attribution), self.start(batch)
-        empty = IMAGES[self.insertion](batch)
-        deletion = self.curve(batch, relevance, batch.image, paste(IMAGES[self.deletion](batch)))
-        insertion = self.curve(batch, relevance, empty, paste(batch.image))
+        start, empty = self.start(batch), IMAGES[self.insertion](batch)
+        deletion = self.curve(batch, batch.image, paste(IMAGES[self.deletion](batch)))
+        insertion = self.curve(batch, empty, paste(batch.image))
         curves = {
             "insertion": torch.cat([self.f(batch.predict(empty), batch.target)[:, None], insertion], 1),
             "deletion": torch.cat([start, deletion], 1),

@@ -10,19 +10,29 @@ from torch import Tensor
 
 from canonxai import random
 from canonxai.errors import check, check_choice
-from canonxai.metrics.base import Explanation, Metric
+from canonxai.metrics.base import Explanation, Metric, heatmap, once_per_batch
 from canonxai.metrics.output import Output
 from canonxai.metrics.replacement import REPLACEMENTS
 from canonxai.perturbation import Replace, perturbation_curve, perturbed_pixels, ranks, region_scores
 from canonxai.random import Stream
 
 
+@once_per_batch
+def order(
+    batch: Explanation, region_size: int = 1, most_relevant_first: bool = True
+) -> Int64[Tensor, "batch rows columns"]:
+    """The rank of each region by its attribution; equal ones in an order that is a function of (seed, sample id)."""
+    scores = region_scores(heatmap(batch.attribution), region_size)
+    ties = random.bits(batch.seed, Stream.TIES, batch.sample_id, scores[0].numel())
+    return ranks(scores if most_relevant_first else -scores, ties)
+
+
 class PerturbationMetric(Metric):
     """A metric of curves f(x_k), where x_k has the first k regions of an order replaced.
 
     The replacement and the order of equal regions are functions of (seed, sample id) alone: every method, model and
-    state of canonization sees the same. The evaluated network is always the original one, so two maps with the same
-    order of regions have the same score to the bit.
+    state of canonization sees the same. The evaluated network is always the same, so two maps with the same order of
+    regions have the same score to the bit.
 
     Args:
         region_size: side of the square regions in pixels, from 1 to the shorter side of the image.
@@ -82,20 +92,19 @@ class PerturbationMetric(Metric):
     def curve(
         self,
         batch: Explanation,
-        relevance: Float[Tensor, "batch height width"],
         image: Real[Tensor, "batch channels height width"],
         replace: Replace,
+        most_relevant_first: bool = True,
     ) -> Float[Tensor, "batch steps"]:
-        """f(x_k) for each k > 0, where regions of ``image`` are replaced in the descending order of ``relevance``."""
+        """f(x_k) for each k > 0, where regions of ``image`` are replaced in the order of their attribution."""
         height, width = image.shape[2:]
         side = min(height, width)
         check(
             self.region_size <= side, f"metric.{self.name}.region_size",
             f"at most the image's shorter side, {side}", self.region_size,
         )  # fmt: skip
-        scores = region_scores(relevance, self.region_size)
-        regions = scores[0].numel()
-        rank = ranks(scores, random.bits(batch.seed, Stream.TIES, batch.sample_id, regions))
+        rank = order(batch, self.region_size, most_relevant_first)
+        regions = rank[0].numel()
 
         def score(images: Real[Tensor, "n c h w"], sample: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
             return self.f(batch.predict(images), batch.target[sample])

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from canonxai.metrics.base import Column, Explanation, heatmap
+from canonxai.metrics.base import Column, Explanation
 from canonxai.metrics.perturbation_metric import PerturbationMetric
 from canonxai.metrics.replacement import replacement
 
@@ -53,8 +53,8 @@ class RegionPerturbation(PerturbationMetric):
         }
 
     def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, "batch *axis"]]:
-        relevance, replace, start = heatmap(batch.attribution), replacement(self.replacement, batch), self.start(batch)
-        morf, lerf = (self.curve(batch, sign * relevance, batch.image, replace) for sign in (1, -1))
+        replace, start = replacement(self.replacement, batch), self.start(batch)
+        morf, lerf = (self.curve(batch, batch.image, replace, first) for first in (True, False))
         return {
             "region_perturbation_morf": (start - morf).mean(1),
             "region_perturbation_lerf": (start - lerf).mean(1),

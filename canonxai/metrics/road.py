@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from canonxai.metrics.base import Column, Explanation, heatmap
+from canonxai.metrics.base import Column, Explanation
 from canonxai.metrics.perturbation_metric import PerturbationMetric
 from canonxai.metrics.replacement import replacement
 
@@ -44,8 +44,8 @@ class Road(PerturbationMetric):
         }
 
     def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, "batch *axis"]]:
-        relevance, replace, start = heatmap(batch.attribution), replacement(self.replacement, batch), self.start(batch)
-        morf, lerf = (self.curve(batch, sign * relevance, batch.image, replace) for sign in (1, -1))
+        replace, start = replacement(self.replacement, batch), self.start(batch)
+        morf, lerf = (self.curve(batch, batch.image, replace, first) for first in (True, False))
         return {
             "road_morf": morf.mean(1),
             "road_lerf": lerf.mean(1),

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from canonxai import random
 from canonxai.errors import check
-from canonxai.metrics.base import Column, Explanation, Metric, heatmap
-from canonxai.perturbation import every_step, ranks
+from canonxai.metrics.base import Column, Explanation, Metric
+from canonxai.metrics.perturbation_metric import order
+from canonxai.perturbation import every_step
 from canonxai.random import Stream
 
 
@@ -44,10 +45,8 @@ class Sufficiency(Metric):
         return {"sufficiency": Column(text, higher_is_better=True)}
 
     def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, " batch"]]:
-        relevance, prediction = heatmap(batch.attribution), batch.logits.argmax(1)
-        shape, pixels = tuple(batch.image.shape[1:]), relevance[0].numel()
-        rank = ranks(relevance, random.bits(batch.seed, Stream.TIES, batch.sample_id, pixels))
-        kept = (rank < max(1, round(self.fraction * pixels)))[:, None]
+        rank, prediction, shape = order(batch), batch.logits.argmax(1), tuple(batch.image.shape[1:])
+        kept = (rank < max(1, round(self.fraction * rank[0].numel())))[:, None]
 
         def score(sample: Int64[Tensor, " n"], step: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
             # each completion is a "sample" of its own to the generator

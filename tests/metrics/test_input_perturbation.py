@@ -167,7 +167,7 @@ def test_results_do_not_depend_on_the_batch_size(size, output):
         predict = lambda image: seen.append(len(image)) or NETWORK(image)  # noqa: B023, E731
         values = metric(explanation(batch_size=batch_size, predict=predict))
         assert all(torch.equal(values[name], expected[name]) for name in expected)
-        assert max(seen) == min(batch_size, SAMPLES * 4)
+        assert min(batch_size, SAMPLES * 4) / 2 < max(seen) <= batch_size
 
 
 @pytest.mark.parametrize("kind", ["continuous", "constant"])

@@ -76,6 +76,7 @@ class GraphCanonizer(Canonizer):  # type: ignore[misc]
                 for part in self.available:
                     if part in self.parts:
                         rewriters[part](network)
+                network.eliminate_dead_code()
                 network.install()
                 self.rewrites = network.rewrites()
         except BaseException:

@@ -51,28 +51,42 @@ class _Fold:
 
 def merge_batch_norms(network: Network, preactivation: str) -> None:
     """Merges every BatchNorm of a network that can be merged."""
-    _Merge(network, preactivation)
+    merge = _Merge(network)
+    first = [merge.split_later_layers] if preactivation == "untangle" else []
+    merge.by(merge.left)
+    merge.by(merge.right, *first, merge.threshold, merge.split)
+    network.eliminate_dead_code()
+    merge.fold()
+
+
+def fuse_batch_norms(network: Network) -> None:
+    """Merges only what is merged left: the network has as many layers as before, without the BatchNorms.
+
+    It may write in place.
+    """
+    merge = _Merge(network)
+    merge.by(merge.left)
+    merge.fold()
 
 
 _Way = Callable[[Node, Any, Affine], None]
 
 
 class _Merge:
-    def __init__(self, network: Network, preactivation: str) -> None:
+    def __init__(self, network: Network) -> None:
         self.network = network
         self.folds: dict[Node, _Fold] = {}
-        first: list[_Way] = [self._split_later_layers] if preactivation == "untangle" else []
-        passes: tuple[list[_Way], ...] = ([self._left], [self._right, *first, self._threshold, self._split])
-        for ways in passes:
-            while sum(self._merge(node, ways) for node in self._batch_norms()):  # one may make way for another
-                pass
-        self._fold()
+
+    def by(self, *ways: _Way) -> None:
+        """Merges every BatchNorm for which one of the ways applies."""
+        while sum(self._merge(node, ways) for node in self._batch_norms()):  # one may make way for another
+            pass
 
     def _batch_norms(self) -> list[Node]:
         nodes = [node for node in self.network.graph.nodes if node.op == "call_module"]
         return [node for node in nodes if is_batch_norm(self.network.module(node))]
 
-    def _merge(self, node: Node, ways: list["_Way"]) -> bool:
+    def _merge(self, node: Node, ways: tuple[_Way, ...]) -> bool:
         """Merges a BatchNorm in the first way that applies; whether one does."""
         batch_norm: Any = self.network.module(node)
         affine = batch_norm_affine(batch_norm)
@@ -93,7 +107,7 @@ class _Merge:
         self.network.record(node, KEPT, reason="; ".join(dict.fromkeys(reasons)))
         return False
 
-    def _left(self, node: Node, batch_norm: Any, affine: Affine) -> None:
+    def left(self, node: Node, batch_norm: Any, affine: Affine) -> None:
         """Into the linear layer before it."""
         producer: Any = node.args[0]
         self._check_producer(producer, batch_norm, affine)
@@ -102,13 +116,13 @@ class _Merge:
         self._append(producer, affine)
         self._finish(node, producer, MERGED_LEFT, [producer])
 
-    def _right(self, node: Node, batch_norm: Any, affine: Affine) -> None:
+    def right(self, node: Node, batch_norm: Any, affine: Affine) -> None:
         """Into the linear layers after it."""
         into = list(self._consumers(node, affine, _ndim(batch_norm)))
         self._prepend(into)
         self._finish(node, node.args[0], MERGED_RIGHT, [consumer for consumer, _ in into])
 
-    def _threshold(self, node: Node, batch_norm: Any, affine: Affine) -> None:
+    def threshold(self, node: Node, batch_norm: Any, affine: Affine) -> None:
         """Into the linear layers after the ReLU after it."""
         relu, *others = self.network.readers(node) or [node]
         module = self.network.module(relu)
@@ -121,7 +135,7 @@ class _Merge:
         self.network.record(relu, MODULE, [new])
         self._finish(node, node.args[0], THRESHOLD, [new, *(consumer for consumer, _ in into)])
 
-    def _split(self, node: Node, batch_norm: Any, affine: Affine) -> None:
+    def split(self, node: Node, batch_norm: Any, affine: Affine) -> None:
         """Into copies of the linear layers before it."""
         value: Any = node.args[0]
         into: list[Node] = []
@@ -130,11 +144,11 @@ class _Merge:
         reason = _FIRST if self._is_first(value) else ""
         self._finish(node, new, SPLIT, into, reason)
 
-    def _split_later_layers(self, node: Node, batch_norm: Any, affine: Affine) -> None:
+    def split_later_layers(self, node: Node, batch_norm: Any, affine: Affine) -> None:
         """The same, but for first layers, which may have a rule of their own that copies do not get."""
         if self._is_first(node.args[0]):
             raise UnmergeableError(_FIRST)
-        self._split(node, batch_norm, affine)
+        self.split(node, batch_norm, affine)
 
     def _is_first(self, value: Any) -> bool:
         """Whether some of the linear layers that give a value read the network's input, not that of other layers."""
@@ -285,8 +299,8 @@ class _Merge:
 
     # at last
 
-    def _fold(self) -> None:
-        self.network.eliminate_dead_code()
+    def fold(self) -> None:
+        """Gives the linear layers the parameters with what is merged into them."""
         live = [node for node in self.network.graph.nodes if node.op == "call_module"]
         targets = {node.target for node in live if node in self.folds}
         self.network.unshare([node for node in live if node.target in targets])

@@ -121,7 +121,6 @@ class Network:
 
     def install(self) -> None:
         """Puts the graph in the place of the root's forward pass."""
-        self.eliminate_dead_code()
         self.graph.lint()
         forward = type(fx.GraphModule(self.root, self.graph)).forward
         self.root.forward = types.MethodType(forward, self.root)

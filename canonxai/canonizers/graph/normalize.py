@@ -27,14 +27,21 @@ def normalize(network: Network) -> None:
     Raises:
         UserError: if the network writes into a tensor of which another view is read later.
     """
-    for step in (_make_positional, _remove_assertion, _remove_identity, _write_elsewhere, _make_batch_norm_a_module):
-        for node in list(network.graph.nodes):
-            step(network, node)
+    simplify(network)
+    for node in list(network.graph.nodes):
+        _write_elsewhere(network, node)
     for node in network.graph.nodes:
         module: Any = network.module(node)
         if node.op == "call_module" and hasattr(module, "inplace"):
             module.inplace = False
     network.eliminate_dead_code()
+
+
+def simplify(network: Network) -> None:
+    """Of these, what is done without a look at what writes in place."""
+    for step in (_make_positional, _remove_assertion, _remove_identity, _make_batch_norm_a_module):
+        for node in list(network.graph.nodes):
+            step(network, node)
 
 
 def _make_positional(network: Network, node: Node) -> None:
