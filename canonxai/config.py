@@ -192,7 +192,7 @@ _NO_SETTINGS_OF = {"data": ("batch_size", "num_workers", "on_error", "cache"), "
 
 def state(cfg: DictConfig) -> str:
     """``original``, ``canonized``, or which part of the canonizer was applied, as ``merge_bn``."""
-    if not cfg.canonize or cfg.canonizer is None:
+    if not cfg.get("canonize", True) or cfg.canonizer is None:
         return "original"
     parts = cfg.canonizer.get("parts")
     return "canonized" if parts is None else "+".join(parts) or "no_parts"
@@ -202,7 +202,7 @@ def result_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings on which results depend."""
     kept = {key: value for key, value in settings.items() if key not in _NO_SETTINGS}
     for group, keys in _NO_SETTINGS_OF.items():
-        kept[group] = {key: value for key, value in kept[group].items() if key not in keys}
+        kept[group] = {key: value for key, value in kept.get(group, {}).items() if key not in keys}
     return kept
 
 
