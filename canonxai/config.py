@@ -106,6 +106,7 @@ class Report:
 @dataclass
 class Config:
     study: str = "default"
+    allow_targets: list[str] = field(default_factory=list)
     seed: int = 0
     precision: int = 64
     canonize: bool = False
@@ -126,6 +127,7 @@ class Config:
 class Training:
     """What ``python -m canonxai.train`` reads."""
 
+    allow_targets: list[str] = field(default_factory=list)
     seed: int = 0
     samples: int = 200_000
     batch_size: int = 128
@@ -142,6 +144,7 @@ class Training:
 class Audit:
     """What ``python -m canonxai.audit`` reads."""
 
+    allow_targets: list[str] = field(default_factory=list)
     seed: int = 0
     samples: int = 4
     data: Any = MISSING
@@ -186,7 +189,7 @@ def options() -> str:
 
 
 #: keys on which no result depends
-_NO_SETTINGS = ("study", "save_maps", "trainer", "logger", "report", "hydra")
+_NO_SETTINGS = ("study", "allow_targets", "save_maps", "trainer", "logger", "report", "hydra")
 _NO_SETTINGS_OF = {"data": ("batch_size", "num_workers", "on_error", "cache"), "perturbation": ("batch_size",)}
 
 
