@@ -11,6 +11,7 @@ import importlib
 import inspect
 import json
 import logging
+import re
 import typing
 from collections.abc import Mapping
 from copy import copy
@@ -25,6 +26,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
 from canonxai.errors import UserError
 from canonxai.models.preprocessing import Preprocessing
@@ -157,6 +159,7 @@ def register() -> None:
     """Makes the schemas of the whole configs available to their defaults lists."""
     OmegaConf.register_new_resolver("cell", _cell, replace=True)
     OmegaConf.register_new_resolver("options", options, replace=True)
+    OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
     OmegaConf.register_new_resolver("preprocessing", _preprocessing, replace=True)
     store = ConfigStore.instance()
     store.store(name="schema_config", node=Config)
@@ -166,6 +169,13 @@ def register() -> None:
 
 def _cell(*, _root_: DictConfig) -> str:
     return cell_name(_root_)
+
+
+def _environment(name: str, *default: Any) -> str | None:
+    """OmegaConf's own ``oc.env``, but for secrets: what a config reads is written to files, logs and reports."""
+    if re.search("key|token|secret|passw|credential", name, re.IGNORECASE):
+        raise UserError(f"oc.env: expected a variable without a secret, got {name}. No result depends on it.")
+    return oc.env(name, *default)
 
 
 def _preprocessing(zoo: str, name: str, weights: Any) -> DictConfig:

@@ -93,6 +93,21 @@ def test_only_exact_names_are_allowed(monkeypatch):
             check_targets(OmegaConf.create({"method": {"_target_": name}}), CONF)
 
 
+@pytest.mark.parametrize("text", ["study: '${oc.env:MY_API_KEY}'", "method: {title: '${oc.env:MY_API_KEY,x}'}"])
+def test_no_secret_of_the_environment_gets_into_a_file(stranger, cli, tmp_path, text):
+    done = cli("experiment=evil", "method=random", *stranger(text), MY_API_KEY="hush-hush")
+    assert done.returncode == 1 and "oc.env: expected a variable without a secret, got MY_API_KEY" in done.stderr
+    told = [path.read_text(errors="ignore") for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any("hush-hush" in text for text in [done.stdout, done.stderr, *told])
+    assert not list(tmp_path.rglob("*hush*"))
+
+
+def test_other_variables_can_be_read(config, monkeypatch):
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    assert config("data=imagenet", "data.root=${oc.env:SCRATCH}/ilsvrc").data.root == "/scratch/ilsvrc"
+    assert config("study=${oc.env:NOT_THERE,other}").study == "other"
+
+
 def test_shipped_targets_are_those_of_the_configs():
     names = shipped(CONF)
     assert {"canonxai.attribution.lrp.LRPEpsilon", "pytorch_lightning.Trainer"} <= names
