@@ -44,27 +44,16 @@ from canonxai.results.store import writing
 
 log = logging.getLogger(__name__)
 #: operations that only select, move or keep values: their gradient hands relevance on as any rule would
+# fmt: off
 MOVING = (
-    *("MaxPool", "AdaptiveMaxPool", "Flatten", "Unflatten", "Dropout", "Identity", "StochasticDepth", "Permute"),
-    *("ChannelShuffle", "flatten", "view", "reshape", "cat", "permute", "transpose", "chunk", "split", "contiguous"),
-    *(
-        "getitem",
-        "getattr",
-        "size",
-        "stack",
-        "broadcast",
-        "expand",
-        "movedim",
-        "unbind",
-        "dropout",
-        "stochastic_depth",
-        "max_pool",
-        "unsqueeze",
-        "squeeze",
-        "pad",
-        "roll",
-    ),
+    "MaxPool", "AdaptiveMaxPool", "Flatten", "Unflatten", "Dropout", "Identity", "StochasticDepth", "Permute",
+    "ChannelShuffle", "SwapAxes", "WindowPartition", "WindowDepartition", "flatten", "view", "reshape", "cat",
+    "permute", "transpose", "chunk", "split", "contiguous", "getitem", "getattr", "stack", "broadcast", "expand",
+    "movedim", "unbind", "dropout", "stochastic_depth", "max_pool", "unsqueeze", "squeeze", "pad", "roll", "unflatten",
+    "_patch_merging_pad", "to_windows", "from_windows",
+    "scores_bias",  # parameters, arranged for the input's size
 )
+# fmt: on
 
 
 @dataclass(frozen=True)

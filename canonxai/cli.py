@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from canonxai.config import CONF, register
 from canonxai.errors import UserError
 from canonxai.report.callback import report_pending
+from canonxai.targets import allow, check_targets, guard
 
 log = logging.getLogger(__name__)
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"  #: what the user asked for
@@ -34,6 +35,7 @@ def command(main: Callable[[], Any]) -> Callable[[], Any]:
 
     @functools.wraps(main)
     def wrapper() -> Any:
+        allow(sys.argv[1:])
         if FULL_ERROR:
             return main()
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing them
@@ -58,6 +60,7 @@ def job(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
         if hydra_config.mode == RunMode.RUN and hydra_config.sweeper.get("params"):
             log.info("this experiment is a grid of cells, and this is one of them; for all add -m")
         try:
+            check_targets(cfg, CONF)
             return task(cfg)
         except MISTAKES as error:
             log.error(message(error))
@@ -94,3 +97,4 @@ def main(cfg: DictConfig) -> Any:
 
 
 register()
+guard(CONF)

@@ -11,6 +11,7 @@ import importlib
 import inspect
 import json
 import logging
+import re
 import typing
 from collections.abc import Mapping
 from copy import copy
@@ -25,6 +26,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
 from canonxai.errors import UserError
 from canonxai.models.preprocessing import Preprocessing
@@ -111,6 +113,7 @@ class Report:
 @dataclass
 class Config:
     study: str = "default"
+    allow_targets: list[str] = field(default_factory=list)
     seed: int = 0
     precision: int = 64
     canonize: bool = False
@@ -131,6 +134,7 @@ class Config:
 class Training:
     """What ``python -m canonxai.train`` reads."""
 
+    allow_targets: list[str] = field(default_factory=list)
     seed: int = 0
     samples: int = 200_000
     batch_size: int = 128
@@ -147,6 +151,7 @@ class Training:
 class Audit:
     """What ``python -m canonxai.audit`` reads."""
 
+    allow_targets: list[str] = field(default_factory=list)
     seed: int = 0
     samples: int = 4
     data: Any = MISSING
@@ -159,6 +164,7 @@ def register() -> None:
     """Makes the schemas of the whole configs available to their defaults lists."""
     OmegaConf.register_new_resolver("cell", _cell, replace=True)
     OmegaConf.register_new_resolver("options", options, replace=True)
+    OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
     OmegaConf.register_new_resolver("preprocessing", _preprocessing, replace=True)
     store = ConfigStore.instance()
     store.store(name="schema_config", node=Config)
@@ -168,6 +174,13 @@ def register() -> None:
 
 def _cell(*, _root_: DictConfig) -> str:
     return cell_name(_root_)
+
+
+def _environment(name: str, *default: Any) -> str | None:
+    """OmegaConf's own ``oc.env``, but for secrets: what a config reads is written to files, logs and reports."""
+    if re.search("key|token|secret|passw|credential", name, re.IGNORECASE):
+        raise UserError(f"oc.env: expected a variable without a secret, got {name}. No result depends on it.")
+    return oc.env(name, *default)
 
 
 def _preprocessing(zoo: str, name: str, weights: Any) -> DictConfig:
@@ -191,7 +204,7 @@ def options() -> str:
 
 
 #: keys on which no result depends
-_NO_SETTINGS = ("study", "save_maps", "trainer", "logger", "report", "hydra")
+_NO_SETTINGS = ("study", "allow_targets", "save_maps", "trainer", "logger", "report", "hydra")
 _NO_SETTINGS_OF = {
     "data": ("batch_size", "num_workers", "on_error", "cache"),
     "perturbation": ("batch_size", "channels_last", "compile", "verify", "tolerance"),
@@ -200,7 +213,7 @@ _NO_SETTINGS_OF = {
 
 def state(cfg: DictConfig) -> str:
     """``original``, ``canonized``, or which part of the canonizer was applied, as ``merge_bn``."""
-    if not cfg.canonize or cfg.canonizer is None:
+    if not cfg.get("canonize", True) or cfg.canonizer is None:
         return "original"
     parts = cfg.canonizer.get("parts")
     return "canonized" if parts is None else "+".join(parts) or "no_parts"
@@ -210,7 +223,7 @@ def result_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings on which results depend."""
     kept = {key: value for key, value in settings.items() if key not in _NO_SETTINGS}
     for group, keys in _NO_SETTINGS_OF.items():
-        kept[group] = {key: value for key, value in kept[group].items() if key not in keys}
+        kept[group] = {key: value for key, value in kept.get(group, {}).items() if key not in keys}
     return kept
 
 

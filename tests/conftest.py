@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from canonxai.config import CONF, register
+from canonxai.targets import ENVIRONMENT
 
 ROOT = Path(__file__).parent.parent
 register()
@@ -62,6 +63,7 @@ def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
         GlobalHydra.instance().clear()
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv(ENVIRONMENT, "")
         monkeypatch.setattr(sys, "argv", ["canonxai", *arguments])
         return main()
 

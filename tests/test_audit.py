@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from canonxai.audit import audit
+from canonxai.config import cell_name
 from canonxai.errors import UserError
 
 
@@ -64,7 +65,21 @@ def test_the_command_runs_on_a_network_of_torchvision(cli, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "every layer has a rule" in done.stdout
     assert "features.denseblock1.denselayer1.norm1" in done.stdout and "split" in done.stdout
-    assert (tmp_path / "multirun/audit/photographs-densenet121-lrp_eps_plus/rewrites.csv").is_file()
+    run = "multirun/audit/photographs-densenet121-lrp_eps_plus-canonized-*/rewrites.csv"
+    assert len(list(tmp_path.glob(run))) == 1
+
+
+def test_another_canonizer_has_another_folder(config):
+    names = {cell_name(config(f"canonizer={name}", name="audit")) for name in ("graph", "resnet")}
+    names.add(cell_name(config("canonizer.parts=[sum]", name="audit")))
+    assert len(names) == 3 and any("-sum-" in name for name in names)
+
+
+def test_arithmetic_with_sizes_needs_no_rule(run):
+    tiny = ["data=photographs", "data.resize=64", "data.crop=64", "model.net.weights=null"]
+    summary, layers = run(*tiny, "model=torchvision", "model.name=swin_t", "canonizer=transformer")
+    assert summary["without_rule"] == []
+    assert not {"eq", "_assert", "floordiv"} & set(layers)
 
 
 def test_a_model_without_canonizer_is_a_mistake(cli):

@@ -81,8 +81,10 @@ def test_a_multirun_without_failures_ends_with_zero(cli, tmp_path):
         (["data=imagenet"], "data.root: expected a folder, got None. Give data.root=PATH"),
         (["hydra.run.dir=/proc/nowhere"], "/proc/nowhere"),
         (["no_equal_sign"], "missing EQUAL"),
+        (["allow_targets=mine.A"], "allow_targets: .* is not a ListConfig"),
+        (["model=custom", "model.net._target_=my.Net"], r"model.net._target_: .*trust it, add 'allow_targets=\[my.Net"),
         (
-            ["model=custom", "model.net._target_=canonxai.cli.Net"],
+            ["model=custom", "model.net._target_=canonxai.cli.Net", "allow_targets=[canonxai.cli.Net]"],
             "model.net._target_: .*got 'canonxai.cli.Net' .No mod",
         ),
     ],

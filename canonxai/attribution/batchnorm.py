@@ -20,19 +20,29 @@ import torch
 from torch import Tensor, nn
 from zennit.core import BasicHook, Hook, Stabilizer
 from zennit.rules import NoMod, Pass
-from zennit.types import BatchNorm
+
+from canonxai.canonizers.graph.affine import is_batch_norm
 
 BATCHNORM_RULES = ("pass", "epsilon", "omega")
 
 
 def is_merged(module: nn.Module) -> bool:
     """Whether a BatchNorm has been merged into its neighbour, and so computes the identity."""
-    return isinstance(module, BatchNorm) and "forward" in vars(module)
+    return is_batch_norm(module) and "forward" in vars(module)
+
+
+class _AnyBatchNorm(type):
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return is_batch_norm(instance)
+
+
+class AnyBatchNorm(metaclass=_AnyBatchNorm):
+    """The type, in zennit's sense, of each BatchNorm, frozen and synchronised ones among them."""
 
 
 class _Unmerged(type):
     def __instancecheck__(cls, instance: Any) -> bool:
-        return isinstance(instance, BatchNorm) and not is_merged(instance)
+        return is_batch_norm(instance) and not is_merged(instance)
 
 
 class UnmergedBatchNorm(metaclass=_Unmerged):
@@ -99,4 +109,4 @@ def batchnorm_map(
         "epsilon": BatchNormEpsilon(epsilon, zero_params),
         "omega": BatchNormOmega(stabilizer, zero_params),
     }
-    return [(UnmergedBatchNorm, rules[rule]), (BatchNorm, Pass())]
+    return [(UnmergedBatchNorm, rules[rule]), (AnyBatchNorm, Pass())]

@@ -14,6 +14,7 @@ from zennit.canonizers import Canonizer
 from zennit.core import BasicHook, Composite, Hook
 
 from canonxai.attribution.batchnorm import is_merged
+from canonxai.canonizers.graph.functional import signals
 
 GRADIENT = "gradient"  #: no rule: autograd's own
 MERGED = "merged: computes the identity"
@@ -104,16 +105,16 @@ class _Caller(nn.Module):
 
 
 def _operations(model: nn.Module) -> list[tuple[str, bool]]:
-    """Each operation's name and whether it is a module."""
+    """Each operation's name and whether it is a module; no arithmetic with sizes or parameters alone."""
     try:
-        nodes: Any = _LeafTracer().trace(_Caller(model)).nodes
+        graph = _LeafTracer().trace(_Caller(model))
     except Exception:  # torch.fx raises errors of any kind for what it cannot trace
         leaves = [name for name, module in model.named_modules() if not any(True for _ in module.children())]
         return [(name, True) for name in leaves]
-    operations = []
-    for node in nodes:
+    operations, values = [], signals(graph)
+    for node in graph.nodes:
         if node.op == "call_module":
             operations.append((str(node.target).removeprefix("model."), True))
-        elif node.op in ("call_function", "call_method"):
+        elif node.op in ("call_function", "call_method") and node in values:
             operations.append((getattr(node.target, "__name__", str(node.target)), False))
     return operations

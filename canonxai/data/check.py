@@ -10,7 +10,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ ROW = np.dtype(
 class Check:
     """What ``python -m canonxai.data`` reads."""
 
+    allow_targets: list[str] = field(default_factory=list)
     seed: int = 0
     samples: int = 40
     data: Any = MISSING

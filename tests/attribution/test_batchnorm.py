@@ -3,6 +3,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.ops.misc import FrozenBatchNorm2d
 from zennit.composites import LayerMapComposite
 
 from canonxai.attribution.batchnorm import batchnorm_map
@@ -167,3 +168,15 @@ def test_the_table_of_rules_names_it(method, unmerged, merged):
 def test_another_rule_is_refused_by_name(method, rule):
     with pytest.raises(UserError, match=r"^method\.batchnorm_rule: expected one of .*pass, epsilon, omega, got "):
         method(batchnorm_rule=rule)
+
+
+@every_rule
+@pytest.mark.parametrize("kind", [FrozenBatchNorm2d, nn.SyncBatchNorm])
+@pytest.mark.parametrize("zero_params", [None, ["bias"]])
+def test_frozen_and_synchronised_ones_get_the_rule_too(rule, kind, zero_params):
+    plain = randomize(nn.BatchNorm2d(5)).eval().double()
+    other = kind(5).eval().double()
+    other.load_state_dict(plain.state_dict(), strict=False)
+    x, relevance = torch.randn(2, 2, 5, 3, 3).double()
+    arguments = (x, relevance, rule, zero_params)
+    assert torch.allclose(backward_of_layer(other, *arguments), backward_of_layer(plain, *arguments), rtol=1e-12)

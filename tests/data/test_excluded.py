@@ -50,7 +50,8 @@ def run(tmp_path):
     def call(*arguments):
         command = [
             sys.executable, "-m", "canonxai", "--config-dir", "conf", "data=broken", "trainer=cpu", "save_maps=2",
-            "method=gradient", "metric=[localization]", "hydra.run.dir=out", *arguments,
+            "method=gradient", "metric=[localization]", "hydra.run.dir=out",
+            "allow_targets=[broken_data.Broken]", *arguments,
         ]  # fmt: skip
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
 

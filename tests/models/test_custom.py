@@ -37,7 +37,12 @@ def custom(tmp_path, main, monkeypatch):
         summary = json.loads((cell / "summary.json").read_text())
         return summary, pq.read_table(cell / "samples.parquet").to_pydict(), (cell / "canonxai.log").read_text()
 
-    own = ["model=custom", "model.net._target_=someones_networks.build", "+model.net.width=0.25"]
+    own = [
+        "allow_targets=[someones_networks.build]",
+        "model=custom",
+        "model.net._target_=someones_networks.build",
+        "+model.net.width=0.25",
+    ]
     return lambda study, *more: run(study, *own, f"model.checkpoint={tmp_path}/own.pt", *more), run
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Node
+from torch.fx import Graph, Node
 from torch.nn import functional as F  # noqa: N812
 
 _NAMESPACES = (F, torch, operator)
@@ -118,3 +118,13 @@ def is_size(node: Node) -> bool:
     if node.op == "call_function" and node.target is getattr:
         return node.args[1] in ("shape", "ndim", "dtype", "device")
     return operation(node) in ("size", "dim", "ndimension", "numel")
+
+
+def signals(graph: Graph) -> set[Node]:
+    """The nodes with values that are computed from the input, not constants and not sizes."""
+    found: set[Node] = set()
+    for node in graph.nodes:
+        derived = any(argument in found for argument in node.all_input_nodes) and not is_size(node)
+        if node.op == "placeholder" or derived:
+            found.add(node)
+    return found

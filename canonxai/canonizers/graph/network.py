@@ -9,7 +9,7 @@ from torch import fx, nn
 from torch.fx import Node
 
 from canonxai.canonizers.graph.affine import is_batch_norm
-from canonxai.canonizers.graph.functional import VIEWS, equivalent, is_size, operation
+from canonxai.canonizers.graph.functional import VIEWS, equivalent, is_size, operation, signals
 from canonxai.canonizers.graph.hooks import copy_hooks
 from canonxai.canonizers.graph.record import KEPT, UNUSED, Rewrite
 from canonxai.canonizers.graph.trace import require_default, trace
@@ -23,7 +23,7 @@ class Network:
 
     def __init__(self, root: nn.Module) -> None:
         self.root, self.graph = root, trace(root)
-        self.signals = _signals(self.graph)
+        self.signals = signals(self.graph)
         self._container = nn.Module()
         self._container_name = next(name for name in _names("canonized") if not hasattr(root, name))
         root.add_module(self._container_name, self._container)
@@ -163,16 +163,6 @@ def _names(name: str) -> Iterable[str]:
     while True:
         count += 1
         yield f"{name}_{count}"
-
-
-def _signals(graph: fx.Graph) -> set[Node]:
-    """The nodes with values that are computed from the input, not constants and not sizes."""
-    signals: set[Node] = set()
-    for node in graph.nodes:
-        derived = any(argument in signals for argument in node.all_input_nodes) and not is_size(node)
-        if node.op == "placeholder" or derived:
-            signals.add(node)
-    return signals
 
 
 def shallow_copy(module: nn.Module) -> nn.Module:

@@ -1,0 +1,118 @@
+"""Configs come from strangers: what they may call."""
+
+import os
+
+import pytest
+from omegaconf import OmegaConf
+
+from canonxai.config import CONF
+from canonxai.errors import UserError
+from canonxai.targets import ENVIRONMENT, allow, check_hydra, check_targets, shipped
+
+EVIL = """
+from pathlib import Path
+Path("imported").touch()
+class Evil:
+    def __init__(self, *args, **kwargs):
+        Path("called").touch()
+"""
+#: what a stranger's experiment holds, and the key that is refused
+ATTACKS = {
+    "method": ("method: {_target_: evil.Evil}", "method._target_"),
+    "nested": ("metric: {x: {_target_: canonxai.metrics.distance.Distance, y: [{_target_: evil.Evil}]}}", "metric.x.y"),
+    "hidden": ("metric: {x: '${oc.decode:\"{_target_: evil.Evil}\"}'}", "metric.x._target_"),
+    "callback": ("hydra: {callbacks: {x: {_target_: evil.Evil}}}", "hydra.callbacks.x._target_"),
+    "late callback": ("hydra: {callbacks: {x: {_target_: '${hydra:job.id}'}}}", "hydra.callbacks.x._target_"),
+    "log": ("hydra: {job_logging: {handlers: {x: {class: evil.Evil}}}}", "hydra.job_logging.handlers.x.class"),
+    "log factory": ("hydra: {hydra_logging: {filters: {x: {(): evil.Evil}}}}", "hydra.hydra_logging.filters.x.()"),
+    "log import": ("hydra: {job_logging: {formatters: {x: {format: 'ext://evil.x'}}}}", "hydra.job_logging.formatters"),
+    "allows itself": ("allow_targets: [evil.Evil]\nmethod: {_target_: evil.Evil}", "allow_targets: expected to be"),
+    "environment": (f"hydra: {{job: {{env_set: {{{ENVIRONMENT}: evil.Evil}}}}}}", "allow_targets: expected to be"),
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_allowed(monkeypatch):
+    monkeypatch.setenv(ENVIRONMENT, "")
+
+
+@pytest.fixture
+def stranger(tmp_path, monkeypatch):
+    """A folder of a stranger's configs and modules, on Python's path."""
+    (tmp_path / "evil.py").write_text(EVIL)
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/good.yaml").write_text("# @package _global_\nseed: -1")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])))
+
+    def write(text: str) -> list[str]:
+        (tmp_path / "conf/experiment/evil.yaml").write_text("# @package _global_\n" + text)
+        return ["data.size=2", "save_maps=0", "--config-dir", str(tmp_path / "conf")]
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("attack", "sweep"),
+    [*((attack, False) for attack in ATTACKS), *((attack, True) for attack in ("method", "callback", "log"))],
+)
+def test_a_stranger_s_config_calls_nothing_of_its_own(stranger, cli, tmp_path, attack, sweep):
+    text, key = ATTACKS[attack]
+    done = cli(*(["-m", "experiment=good,evil"] if sweep else ["experiment=evil"]), *stranger(text))
+    assert done.returncode == 1
+    assert key in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "imported").exists() and not list(tmp_path.rglob("called"))
+
+
+def test_a_sweep_s_own_parameters_cannot_allow_anything(stranger, cli, tmp_path):
+    text = "hydra: {sweeper: {params: {allow_targets: '[evil.Evil]', method._target_: evil.Evil}}}"
+    done = cli("-m", "experiment=evil", *stranger(text))
+    assert done.returncode == 1 and "allow_targets: expected to be given on the command line alone" in done.stderr
+    assert not (tmp_path / "imported").exists()
+
+
+def test_what_the_command_line_allows_is_called(stranger, cli, tmp_path):
+    done = cli("experiment=evil", "allow_targets=[evil.Evil]", *stranger("method: {_target_: evil.Evil}"))
+    assert (tmp_path / "called").exists(), done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["torch.load", "builtins.open", "zennit.core.torch.load", "canonxai.data.scenes.np.load"]
+)
+def test_neither_the_blocklist_s_gaps_nor_prefixes_help(name):
+    cfg = OmegaConf.create({"method": {"_target_": name}})
+    with pytest.raises(UserError, match=rf"method._target_: expected .* got '{name}'.* add 'allow_targets=\[{name}\]'"):
+        check_targets(cfg, CONF)
+
+
+def test_only_exact_names_are_allowed(monkeypatch):
+    allow(["method=random", "allow_targets=[mine.A]", "x=[", "+allow_targets=[mine.B,mine.C]"])
+    for name in ("A", "B", "C"):
+        check_targets(OmegaConf.create({"method": {"_target_": f"mine.{name}"}}), CONF)
+    for name in ("mine.D", "mine", "mine.A.x"):
+        with pytest.raises(UserError, match=r"method\._target_"):
+            check_targets(OmegaConf.create({"method": {"_target_": name}}), CONF)
+
+
+@pytest.mark.parametrize("text", ["study: '${oc.env:MY_API_KEY}'", "method: {title: '${oc.env:MY_API_KEY,x}'}"])
+def test_no_secret_of_the_environment_gets_into_a_file(stranger, cli, tmp_path, text):
+    done = cli("experiment=evil", "method=random", *stranger(text), MY_API_KEY="hush-hush")
+    assert done.returncode == 1 and "oc.env: expected a variable without a secret, got MY_API_KEY" in done.stderr
+    told = [path.read_text(errors="ignore") for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any("hush-hush" in text for text in [done.stdout, done.stderr, *told])
+    assert not list(tmp_path.rglob("*hush*"))
+
+
+def test_other_variables_can_be_read(config, monkeypatch):
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    assert config("data=imagenet", "data.root=${oc.env:SCRATCH}/ilsvrc").data.root == "/scratch/ilsvrc"
+    assert config("study=${oc.env:NOT_THERE,other}").study == "other"
+
+
+def test_shipped_targets_are_those_of_the_configs():
+    names = shipped(CONF)
+    assert {"canonxai.attribution.lrp.LRPEpsilon", "pytorch_lightning.Trainer"} <= names
+    assert all(name.startswith(("canonxai.", "pytorch_lightning.Trainer")) for name in names)
+
+
+def test_hydra_s_own_part_passes(config):
+    check_hydra(config("experiment=paper", "hydra/job_logging=default"), CONF)
