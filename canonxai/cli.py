@@ -23,6 +23,7 @@ from canonxai.config import CONF, register
 from canonxai.errors import UserError
 from canonxai.report.callback import report_pending
 from canonxai.targets import allow, check_targets, guard
+from canonxai.together import cells_of_job
 
 log = logging.getLogger(__name__)
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"  #: what the user asked for
@@ -91,9 +92,10 @@ def message(error: BaseException) -> str:
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 @job
 def main(cfg: DictConfig) -> Any:
-    from canonxai.run import run
+    cells = cells_of_job(cfg, Path(HydraConfig.get().runtime.output_dir))
+    from canonxai.run import run_together
 
-    return run(cfg, Path(HydraConfig.get().runtime.output_dir))
+    return run_together(cells)
 
 
 register()

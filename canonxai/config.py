@@ -13,7 +13,7 @@ import json
 import logging
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from enum import Enum
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -173,7 +174,15 @@ def register() -> None:
 
 
 def _cell(*, _root_: DictConfig) -> str:
-    return cell_name(_root_)
+    methods = methods_together(OmegaConf.select(_root_, "hydra.overrides.task") or [])
+    return f"{TOGETHER}/{cell_name(_root_, methods)}" if methods else cell_name(_root_)
+
+
+def methods_together(overrides: Sequence[str]) -> list[str]:
+    """The names in the override ``method=[a,b]``; empty if there is none, or a single method."""
+    parsed = (OverridesParser.create().parse_override(text) for text in overrides)
+    chosen = [override.value() for override in parsed if override.key_or_group == "method"]
+    return [str(name) for name in chosen[-1]] if chosen and isinstance(chosen[-1], list) else []
 
 
 def _environment(name: str, *default: Any) -> str | None:
@@ -189,6 +198,8 @@ def _preprocessing(zoo: str, name: str, weights: Any) -> DictConfig:
     return OmegaConf.create(dataclasses.asdict(module.preprocessing(name, weights)))  # data's keys refer into it
 
 
+#: the folder of a study that holds what Hydra writes of cells that are computed together
+TOGETHER = "together"
 _NO_GROUPS = ("hydra", "claims", "sweep")
 
 
@@ -227,14 +238,21 @@ def result_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def cell_name(cfg: DictConfig) -> str:
+def cell_name(cfg: DictConfig, methods: Sequence[str] = ()) -> str:
     """A readable name that two cells share only if they compute the same.
 
     Data, model, method and state, and eight digits of a hash over all settings on which results depend.
+
+    Args:
+        cfg: the cell's config; that of any of them for cells that are computed together.
+        methods: of those.
     """
     settings = result_settings(typing.cast("dict[str, Any]", OmegaConf.to_container(cfg)))
+    method = cfg.method.name
+    if methods:
+        settings["method"], method = list(methods), f"{len(methods)}_methods"
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
-    return f"{cfg.data.name}-{cfg.model.name}-{cfg.method.name}-{state(cfg)}-{digest[:8]}"
+    return f"{cfg.data.name}-{cfg.model.name}-{method}-{state(cfg)}-{digest[:8]}"
 
 
 def check_groups(cfg: DictConfig) -> None:

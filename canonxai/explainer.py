@@ -1,7 +1,8 @@
 """The step that Lightning's predict loop drives: a batch is attributed, then the maps are evaluated."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -26,6 +27,21 @@ class Evaluation(TypedDict):
 
     columns: dict[str, Tensor]  #: a row an image
     heatmap: Float[Tensor, "batch height width"]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What explainers that differ in their methods alone share of a batch.
+
+    Attributes:
+        logits: of the images.
+        target: the class that is explained.
+        of_images: what their metrics need of the images alone.
+    """
+
+    logits: Float[Tensor, "batch classes"]
+    target: Int64[Tensor, " batch"]
+    of_images: dict[Any, Any] = field(default_factory=dict)
 
 
 class Explainer(LightningModule):
@@ -88,8 +104,10 @@ class Explainer(LightningModule):
     @torch.no_grad()
     @tf32(False)
     def predict_step(self, batch: Batch, batch_idx: int) -> Evaluation | None:
-        if not len(batch["sample_id"]):  # none of its files could be read
-            return None
+        return self.explain(batch, self.observe(batch)) if _is_there(batch) else None
+
+    def observe(self, batch: Batch) -> Observation:
+        """What there is to know of a batch before it is explained; the first images verify the networks."""
         logits = self.evaluator(batch["image"])
         _check_finite("model", "logits", logits, batch["sample_id"])
         expected = self.outputs or max(int(batch["label"].max()) + 1, logits.shape[1])
@@ -98,9 +116,13 @@ class Explainer(LightningModule):
             "Choose a model for the data set's classes, or name those of its outputs in model.classes.",
         )  # fmt: skip
         self._verify(batch["image"])
-
         target = batch["label"] if self.target is Target.label else logits.argmax(1)
         self.evaluator.compare(self.explained, batch["image"], target)
+        return Observation(logits, target)
+
+    def explain(self, batch: Batch, observation: Observation) -> Evaluation:
+        """The maps of a batch, and what the metrics say of them."""
+        logits, target = observation.logits, observation.target
         query = self.query(batch["image"], target, batch["sample_id"])
         original = None
         if not self.canonizers or any(metric.needs_original for metric in self.metrics.values()):
@@ -123,6 +145,7 @@ class Explainer(LightningModule):
             network=self.explained,
             batch_size=self.evaluator.batch_size,
             seed=self.seed,
+            of_images=observation.of_images,
         )
         columns = {
             "sample_id": batch["sample_id"],
@@ -195,6 +218,53 @@ class Explainer(LightningModule):
                 "The canonizer does not fit this network; or it is zennit's inexact one (canonizer.exact=false), which "
                 "needs canonizer.tolerance=0.1.",
             )
+
+
+class Explainers(LightningModule):
+    """Explains each batch by several methods; it is loaded, and evaluated without perturbation, once for all.
+
+    A method that fails is left out from then on, and the others go on.
+
+    Args:
+        explainers: of the same network, data, state of canonization and metrics.
+
+    Attributes:
+        errors: those of explainers that failed, by their place.
+
+    Raises:
+        UserError: on prediction, if all have failed.
+    """
+
+    def __init__(self, explainers: Sequence[Explainer]) -> None:
+        super().__init__()
+        self.explainers = list(explainers)
+        self.networks = nn.ModuleList(explainers)  # for Lightning, which puts them on a device
+        self.errors: dict[int, UserError] = {}
+
+    @torch.no_grad()
+    @tf32(False)
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Evaluation | None]:
+        if not _is_there(batch):
+            return [None] * len(self.explainers)
+        observation = self.explainers[0].observe(batch)
+        return [self._explain(place, batch, observation) for place in range(len(self.explainers))]
+
+    def _explain(self, place: int, batch: Batch, observation: Observation) -> Evaluation | None:
+        if place in self.errors:
+            return None
+        try:
+            evaluation: Evaluation = self.explainers[place].explain(batch, observation)
+        except UserError as error:
+            self.errors[place] = error
+            if len(self.errors) == len(self.explainers):
+                raise
+            return None
+        return evaluation
+
+
+def _is_there(batch: Batch) -> bool:
+    """Whether any of a batch's files could be read."""
+    return len(batch["sample_id"]) > 0
 
 
 def _check_finite(argument: str, what: str, values: Tensor, sample_id: Int64[Tensor, " batch"]) -> None:

@@ -4,6 +4,7 @@ A canonized cell whose metrics compare it with the original needs the very maps 
 same to the bit, as they are kept by batch: the same samples in the same precision on the same device.
 """
 
+import copy
 from collections.abc import Callable, Hashable
 
 from jaxtyping import Float
@@ -15,7 +16,7 @@ Maps = Float[Tensor, "batch channels height width"]
 
 
 class OriginalMaps:
-    """The maps of one original cell by batch; those of another cell replace them.
+    """The maps of original cells by batch; those of others replace them.
 
     >>> import torch
     >>> maps = OriginalMaps()
@@ -24,29 +25,38 @@ class OriginalMaps:
     tensor(96.)
     >>> maps.get((0, 1), lambda: torch.zeros(2, 3, 4, 4)).sum()
     tensor(96.)
+    >>> maps.of("another method").get((0, 1), lambda: torch.zeros(2, 3, 4, 4)).sum()
+    tensor(0.)
     """
 
     def __init__(self, memory: int = MEMORY) -> None:
-        self._cell: Hashable = None
+        self._cells: Hashable = None
+        self._method: Hashable = None
         self._maps: dict[Hashable, Tensor] = {}
-        self._memory = self._free = memory
+        self._memory = memory
 
-    def open(self, cell: Hashable) -> None:
-        """Forgets the maps of any other cell.
+    def open(self, cells: Hashable) -> None:
+        """Forgets the maps of any other cells.
 
         Args:
-            cell: everything that the maps depend on.
+            cells: everything that the maps depend on.
         """
-        if cell != self._cell:
-            self._cell, self._maps, self._free = cell, {}, self._memory
+        if cells != self._cells:
+            self._cells = cells
+            self._maps.clear()
+
+    def of(self, method: Hashable) -> "OriginalMaps":
+        """Those of one of several methods."""
+        view = copy.copy(self)
+        view._method = method
+        return view
 
     def get(self, batch: Hashable, compute: Callable[[], Maps], keep: bool = True) -> Maps:
         """The maps of a batch, computed if they are not there, and then kept where ``keep`` says so."""
-        if batch in self._maps:
-            return self._maps[batch]
+        key = (self._method, batch)
+        if key in self._maps:
+            return self._maps[key]
         maps = compute()
-        size = maps.element_size() * maps.nelement()
-        if keep and size <= self._free:
-            self._maps[batch] = maps
-            self._free -= size
+        if keep and sum(kept.nbytes for kept in self._maps.values()) + maps.nbytes <= self._memory:
+            self._maps[key] = maps
         return maps

@@ -1,4 +1,7 @@
-"""One cell of the grid: config -> objects -> ``Trainer.predict`` -> summary. The only file that reads the config."""
+"""One cell of the grid, or several that share data and network. The only file that reads the config.
+
+Config -> objects -> ``Trainer.predict`` -> summary.
+"""
 
 import csv
 import dataclasses
@@ -11,6 +14,7 @@ import time
 import typing
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ from typing import Any
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 
 from canonxai.attribution import Method
@@ -28,7 +32,7 @@ from canonxai.config import Method as MethodSchema
 from canonxai.data import DataModule
 from canonxai.data.cache import Cached
 from canonxai.errors import UserError, check, check_choice
-from canonxai.explainer import Explainer
+from canonxai.explainer import Explainer, Explainers
 from canonxai.memo import OriginalMaps
 from canonxai.metrics import Metric
 from canonxai.models.build import build_network
@@ -61,12 +65,31 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: for a mistake in the config, the model, the data or the folder.
     """
+    return run_together([(cfg, folder)])[0]
+
+
+def run_together(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any]]:
+    """Computes cells whose configs differ in their methods alone.
+
+    They share network and data: each batch is loaded, and evaluated without perturbation, once for all. A cell that
+    fails does not stop the others.
+
+    Args:
+        cells: the config of each, and its folder.
+
+    Returns:
+        The summary of each.
+
+    Raises:
+        UserError: as :func:`run`; of a cell that failed once all others are complete.
+    """
     quiet()
-    name = cell_name(cfg)
-    check_groups(cfg)
+    started = time.monotonic()
+    for cfg, _ in cells:
+        check_groups(cfg)
+    cfg = cells[0][0]
     check(0 <= cfg.seed < 2**63, "seed", "an integer >= 0, < 2^63", cfg.seed)
     check_choice("precision", cfg.precision, PRECISIONS)
-    started = time.monotonic()
     metrics = build_metrics(cfg)
     dataset = build(cfg.data, "data", Data)
     if not getattr(dataset, "has_masks", True) and "mask" in (getattr(m, "region", "") for m in metrics.values()):
@@ -76,56 +99,115 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     names = dataset.classes if cfg.model.classes is None else output_names(cfg.model.classes)
     outputs = outputs_of_labels(names, dataset.classes, getattr(dataset, "class_ids", None))
     data = DataModule(dataset, cfg.data.batch_size, cfg.data.num_workers, cfg.data.on_error, outputs)
-    explainer = build_explainer(cfg, metrics, len(names))
+    explainers = build_explainers([cfg for cfg, _ in cells], metrics, len(names))
+    outputs_of_cells = [CellOutput(cfg, folder, metrics, data) for cfg, folder in cells]
+    for output, explainer in zip(outputs_of_cells, explainers, strict=True):
+        write_rules(output.folder, explainer, data)
 
-    settings = typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
-    store = Store(folder, sample_schema(metrics))
-    maps = MapsWriter(folder, cfg.save_maps)
-    write_rules(folder, explainer, data)
-
-    cell = Cell(cfg.study, name, folder, settings, (cfg.model.name, cfg.method.name, state(cfg)))
     console = Console(width=None if sys.stdout.isatty() else 120)
-    logger = build(cfg.logger, "logger", cell=cell) if cfg.logger else None
+    logger = outputs_of_cells[0].logger()
+    what = cfg.method.title if len(cells) == 1 else f"{len(cells)} methods"
+    progress = ImageProgress(f"{what}, {cfg.model.name}, {state(cfg)}", len(data.dataset), console)
+    callbacks = [callback for place, output in enumerate(outputs_of_cells) for callback in output.callbacks(place)]
+    module = Explainers(explainers)
     failed = True
     try:
-        progress = ImageProgress(f"{cfg.method.title}, {cfg.model.name}, {state(cfg)}", len(data.dataset), console)
-        writer = StoreWriter(store, getattr(data.dataset, "excluded", ()))
-        trainer = build_trainer(cfg, logger, [writer, maps, progress, LabelCheck(len(names))])
-        trainer.predict(explainer, datamodule=data, return_predictions=False)
-        expected = len(data.dataset) - writer.unreadable
-        check(store.rows == expected, "trainer", f"all {expected} images to be explained", store.rows)
-        store.finish()
-        seconds = time.monotonic() - started
+        trainer = build_trainer(cfg, logger, [*callbacks, progress, OfCell(LabelCheck(len(names)), 0)])
+        trainer.predict(module, datamodule=data, return_predictions=False)
+        about = {
+            "agreement": agreement(explainers[0]),
+            "evaluation": evaluation(cfg, explainers[0].evaluator),
+            "device": str(trainer.strategy.root_device),
+            "versions": versions(),
+            "together": len(cells),
+        }
+        summaries = []
+        for place, output in enumerate(outputs_of_cells):
+            if place in module.errors:
+                continue
+            logger = logger if place == 0 else output.logger()
+            summaries.append(output.finish((time.monotonic() - started) / len(cells), about))
+            log_results(logger, output.cell, summaries[-1])
+            close(logger, failed=False)
+            print_summary(summaries[-1], console)
+        failed = False
+    finally:
+        close(logger, failed)
+    for place, error in module.errors.items():
+        log.error("%s: %s", cells[place][0].method.name, error)
+    if module.errors:
+        raise UserError(f"method: expected all to succeed, got errors of {len(module.errors)} of {len(cells)}.")
+    return summaries
+
+
+class CellOutput:
+    """What one cell writes.
+
+    Args:
+        cfg: the cell's config.
+        folder: the cell's folder.
+        metrics: what is computed.
+        data: the samples.
+    """
+
+    def __init__(self, cfg: DictConfig, folder: Path, metrics: dict[str, Metric], data: DataModule) -> None:
+        self.cfg, self.folder, self.metrics, self.data = cfg, folder, metrics, data
+        settings = typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+        self.cell = Cell(cfg.study, cell_name(cfg), folder, settings, (cfg.model.name, cfg.method.name, state(cfg)))
+        self.store = Store(folder, sample_schema(metrics))
+        self.writer = StoreWriter(self.store, getattr(data.dataset, "excluded", ()))
+        self.maps = MapsWriter(folder, cfg.save_maps)
+
+    def logger(self) -> Any:
+        return build(self.cfg.logger, "logger", cell=self.cell) if self.cfg.logger else None
+
+    def callbacks(self, place: int) -> list[Callback]:
+        return [OfCell(callback, place) for callback in (self.writer, self.maps)]
+
+    def finish(self, seconds: float, about: dict[str, Any]) -> dict[str, Any]:
+        """Completes the results, and writes and returns the summary."""
+        cfg, images = self.cfg, len(self.data.dataset)
+        expected = images - self.writer.unreadable
+        check(self.store.rows == expected, "trainer", f"all {expected} images to be explained", self.store.rows)
+        self.store.finish()
         summary = {
             "study": cfg.study,
-            "cell": cell.name,
+            "cell": self.cell.name,
             "data": cfg.data.name,
             "model": cfg.model.name,
             "method": cfg.method.name,
             "title": cfg.method.title,
             "canonize": cfg.canonize,
             "state": state(cfg),
-            **summarize(store, metrics),
-            "excluded": len(writer.before) + writer.unreadable,
-            "agreement": agreement(explainer),
-            "evaluation": evaluation(cfg, explainer.evaluator),
+            **summarize(self.store, self.metrics),
+            "excluded": len(self.writer.before) + self.writer.unreadable,
             "seconds": seconds,
-            "images_per_second": len(data.dataset) / seconds,
-            "device": str(trainer.strategy.root_device),
-            "versions": versions(),
-            "folder": str(folder),
+            "images_per_second": images / seconds,
+            **about,
+            "folder": str(self.folder),
         }
-        with writing(folder):
-            (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False))
-        log_results(logger, cell, summary)
-        failed = False
-    finally:
-        close(logger, failed)
-    print_summary(summary, console)
-    return summary
+        with writing(self.folder):
+            (self.folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False))
+        return summary
+
+
+class OfCell(Callback):
+    """Gives a callback what one of several explainers yields."""
+
+    def __init__(self, callback: Any, place: int) -> None:
+        self.callback, self.place = callback, place
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        self.callback.on_predict_batch_end(trainer, pl_module, outputs[self.place], batch, batch_idx)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.callback.on_predict_end(trainer, pl_module)
 
 
 def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
@@ -138,32 +220,37 @@ def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
     return metrics
 
 
-def build_explainer(cfg: DictConfig, metrics: dict[str, Metric], outputs: int) -> Explainer:
-    """The network, the canonizer and the method, ready to explain batches."""
+def build_explainers(cfgs: Sequence[DictConfig], metrics: dict[str, Metric], outputs: int) -> list[Explainer]:
+    """The network, the canonizer and each method, ready to explain batches."""
+    cfg = cfgs[0]
     canonizer, options = None, {}
     if cfg.canonize:
         if cfg.canonizer is None or cfg.canonizer.get("_target_") is None:
             raise UserError(f"canonize: expected false, as model={cfg.model.name} names no canonizer, got True.")
         canonizer = build(cfg.canonizer, "canonizer", Canonizer)
         options = {"verify": cfg.canonizer.verify, "tolerance": cfg.canonizer.tolerance}
-    method: Method = build(cfg.method, "method", MethodSchema)
-    ORIGINALS.open(OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, MAPS_DEPEND_ON), resolve=True))
+    methods: list[Method] = [build(cfg.method, "method", MethodSchema) for cfg in cfgs]
+    depend_on = [OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, MAPS_DEPEND_ON), resolve=True) for cfg in cfgs]
+    ORIGINALS.open("\n".join(depend_on))
     network, normalize = build_network(cfg.model, cfg.data.label_space), Normalization(cfg.data.mean, cfg.data.std)
     evaluator = Evaluator(network, normalize, **cfg.perturbation)
-    return Explainer(
-        network,
-        normalize,
-        method,
-        metrics,
-        canonizer,
-        outputs=outputs,
-        target=cfg.target,
-        precision=PRECISIONS[cfg.precision],
-        seed=cfg.seed,
-        evaluator=evaluator,
-        originals=ORIGINALS,
-        **options,
-    )
+    return [
+        Explainer(
+            network,
+            normalize,
+            method,
+            metrics,
+            canonizer,
+            outputs=outputs,
+            target=cfg.target,
+            precision=PRECISIONS[cfg.precision],
+            seed=cfg.seed,
+            evaluator=evaluator,
+            originals=ORIGINALS.of(place),
+            **options,
+        )
+        for place, method in enumerate(methods)
+    ]
 
 
 def build_trainer(cfg: DictConfig, logger: Any, callbacks: list[Any]) -> Trainer:

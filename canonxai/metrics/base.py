@@ -34,7 +34,8 @@ class Explanation:
         network: what ``explain`` explains; changed only within :func:`canonxai.models.snapshot.restored`.
         batch_size: how many images ``predict`` should be given at once.
         seed: the run's seed.
-        shared: what several metrics need of the batch, see :func:`once_per_batch`.
+        of_images: what metrics need of the images alone, see :func:`once_per_images`; shared by methods.
+        of_map: what several metrics need of the map, see :func:`once_per_map`.
     """
 
     sample_id: Int64[Tensor, " batch"]
@@ -54,7 +55,8 @@ class Explanation:
     network: nn.Module
     batch_size: BatchSize | int
     seed: int
-    shared: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    of_images: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+    of_map: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def input(self) -> Float[Tensor, "batch channels height width"]:
@@ -66,15 +68,23 @@ class Explanation:
 Of = TypeVar("Of", bound=Callable[..., Any])
 
 
-def once_per_batch(function: Of) -> Of:
-    """A function of a batch, and of hashable arguments, that is computed once for all metrics."""
+def once_per_images(function: Of) -> Of:
+    """A function of a batch's images, and of hashable arguments, that is computed once for all metrics and methods."""
+    return _once(function, lambda batch: batch.of_images)
 
+
+def once_per_map(function: Of) -> Of:
+    """A function of a batch's maps, and of hashable arguments, that is computed once for all metrics."""
+    return _once(function, lambda batch: batch.of_map)
+
+
+def _once(function: Of, known: Callable[[Explanation], dict[Any, Any]]) -> Of:
     @wraps(function)
     def shared(batch: Explanation, *arguments: Hashable) -> Any:
         key = (function, *arguments)
-        if key not in batch.shared:
-            batch.shared[key] = function(batch, *arguments)
-        return batch.shared[key]
+        if key not in known(batch):
+            known(batch)[key] = function(batch, *arguments)
+        return known(batch)[key]
 
     return cast(Of, shared)
 

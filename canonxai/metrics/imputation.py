@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from canonxai import random
-from canonxai.metrics.base import Explanation, once_per_batch
+from canonxai.metrics.base import Explanation, once_per_images
 from canonxai.perturbation import Mask, Pixels, Replace, Samples
 from canonxai.random import Stream
 
@@ -26,7 +26,7 @@ _WEIGHTS = torch.tensor([[1, 2, 1], [2, 0, 2], [1, 2, 1]], dtype=torch.float64) 
 Values = Float[Tensor, "n channels height width"]
 
 
-@once_per_batch
+@once_per_images
 def noisy_linear_imputation(batch: Explanation) -> Replace:
     """Replaces pixels by what the others say of them; the noise is a function of (seed, sample id) alone."""
     noise = NOISE * 255 * random.normal(batch.seed, Stream.IMPUTATION, batch.sample_id, tuple(batch.image.shape[1:]))

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from canonxai import random
 from canonxai.errors import check, check_choice
-from canonxai.metrics.base import Explanation, Metric, heatmap, once_per_batch
+from canonxai.metrics.base import Explanation, Metric, heatmap, once_per_map
 from canonxai.metrics.output import Output
 from canonxai.metrics.replacement import REPLACEMENTS
 from canonxai.perturbation import Replace, perturbation_curve, perturbed_pixels, ranks, region_scores
 from canonxai.random import Stream
 
 
-@once_per_batch
+@once_per_map
 def order(
     batch: Explanation, region_size: int = 1, most_relevant_first: bool = True
 ) -> Int64[Tensor, "batch rows columns"]:

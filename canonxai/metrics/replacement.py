@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from canonxai import random
-from canonxai.metrics.base import Explanation, once_per_batch
+from canonxai.metrics.base import Explanation, once_per_images
 from canonxai.metrics.imputation import noisy_linear_imputation
 from canonxai.perturbation import Replace, paste
 from canonxai.random import Stream
@@ -26,7 +26,7 @@ from canonxai.random import Stream
 Image = Real[Tensor, "batch channels height width"]
 
 
-@once_per_batch
+@once_per_images
 def uniform(batch: Explanation) -> Image:
     """Noise, of which all methods and states of canonization see the same."""
     return random.pixels(batch.seed, Stream.NOISE, batch.sample_id, tuple(batch.image.shape[1:]))
@@ -42,7 +42,7 @@ def black(batch: Explanation) -> Image:
     return torch.zeros_like(batch.image)
 
 
-@once_per_batch
+@once_per_images
 def blur(batch: Explanation) -> Image:
     """The image under RISE's Gaussian, rounded to pixel values; computed in float64, so that no batch changes them."""
     height, width = batch.image.shape[2:]

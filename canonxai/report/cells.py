@@ -20,7 +20,7 @@ import yaml
 from jaxtyping import Float, Int64, Shaped
 from omegaconf import OmegaConf
 
-from canonxai.config import result_settings, state
+from canonxai.config import TOGETHER, result_settings, state
 from canonxai.errors import UserError
 from canonxai.results.store import COLUMNS
 
@@ -262,7 +262,7 @@ def _cell_folders(folders: Iterable[Path]) -> Iterator[Path]:
         if not top.is_dir():
             raise UserError(f"folder: expected an existing folder, got {str(top)!r}.")
         for folder, below, files in os.walk(top):
-            below[:] = sorted(set(below) - {"wandb"})  # whose runs have a config.yaml of their own
+            below[:] = sorted(set(below) - {"wandb", TOGETHER})  # which have a config.yaml or Hydra's, but are no cells
             if "config.yaml" in files or ".hydra" in below:
                 below.clear()
                 path = Path(folder).resolve()
