@@ -1,7 +1,7 @@
 """``python -m benchmarks [NAME ...] [--quick] [--output FOLDER]``: measures, prints tables, writes a JSON each.
 
-Results go to ``benchmarks/results/DEVICE/``, those of ``--quick`` to ``multirun/benchmarks/DEVICE/``. Targets are told as
-met or missed; only results that differ where they must not make it fail.
+Results go to ``benchmarks/results/DEVICE/``, those of ``--quick`` to ``multirun/benchmarks/DEVICE/``. Targets are told
+as met or missed; only results that differ where they must not make it fail.
 """
 
 import argparse

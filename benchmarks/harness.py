@@ -1,4 +1,4 @@
-"""What all benchmarks share: ways that take turns, results that must agree, targets, the machine, a table and a JSON."""
+"""What all benchmarks share: ways that take turns, results that must agree, targets, the machine, table and JSON."""
 
 import json
 import operator

@@ -53,7 +53,7 @@ class Network:
 
 
 def full_width(name: str) -> nn.Module:
-    """torchvision's network with random weights, its BatchNorm's statistics those of real images."""
+    """A network of torchvision with random weights, its BatchNorm's statistics those of real images."""
     torch.manual_seed(0)
     model = torchvision.model(name).train()
     for module in model.modules():
@@ -88,8 +88,7 @@ def scenes(count: int, side: int) -> Batch:
 
 def on(batch: Batch, device: torch.device) -> Batch:
     """A batch on a device."""
-    moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
-    return moved  # type: ignore[return-value]
+    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
 
 
 def inputs(image: UInt8[Tensor, "batch 3 height width"]) -> Tensor:
