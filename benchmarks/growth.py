@@ -19,7 +19,8 @@ BASE = {
     "data.batch_size": 4,
 }
 SMALL = [
-    "method=gradient", "data.side=32", "save_maps=1", "+model.variants.scenes.width=0.05", "model.variants.scenes.weights=null",
+    "method=gradient", "data.side=32", "save_maps=1",
+    "+model.variants.scenes.width=0.05", "model.variants.scenes.weights=null",
     "metric=[localization,input_perturbation]", "metric.input_perturbation.fraction=1",
 ]  # fmt: skip
 START = {"--help": ["--help"], "--cfg job": ["--cfg", "job"], "one image": [*SMALL, "data.size=1"]}

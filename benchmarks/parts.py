@@ -55,7 +55,7 @@ class Parts:
             with self.part(name):
                 return call(*args, **kwargs)
 
-        watched.is_watched = True  # type: ignore[attr-defined]
+        watched.is_watched = True
         setattr(owner, attribute, watched)
 
     def _count(self) -> None:

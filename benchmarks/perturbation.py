@@ -206,7 +206,7 @@ def canonxai(model: nn.Module, batch: Batch, maps: Tensor, work: Work) -> Callab
     return way
 
 
-class PixelFlipping(quantus.PixelFlipping):  # type: ignore[misc]
+class PixelFlipping(quantus.PixelFlipping):
     """Quantus' metric, in steps of whole pixels.
 
     It asks for steps that divide the number of pixels, although it flips as many values as there are pixels times
