@@ -10,6 +10,7 @@ import time
 import warnings
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from benchmarks.harness import ROOT, Settings, device, show, write
@@ -28,6 +29,7 @@ def main() -> None:
         parser.error(f"expected names of {', '.join(NAMES)}, got {', '.join(sorted(unknown))}")
     output = arguments.output or ROOT / ("multirun/benchmarks" if arguments.quick else "benchmarks/results")
     warnings.filterwarnings("ignore")  # of the peers
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # all compute in exact float32
     console = Console(width=110)
     settings = Settings(arguments.quick, device(), output)
     for name in arguments.names or NAMES:

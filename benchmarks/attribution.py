@@ -35,7 +35,7 @@ from zennit.rules import Epsilon, Flat
 from zennit.types import Linear
 
 from benchmarks.harness import Result, Settings, Target, agree, speedup, turns
-from benchmarks.networks import NORMALIZE, Network, inputs, networks, on, scenes
+from benchmarks.networks import Network, inputs, networks, normalization, on, scenes
 from canonxai.attribution import Method
 from canonxai.attribution.base import one_hot
 from canonxai.config import CONF, build
@@ -77,7 +77,6 @@ Batches = list[tuple[Tensor, Tensor]]  #: inputs and targets
 
 def run(settings: Settings) -> Result:
     """Measures all methods on all networks; VGG-16 in its full width on a GPU alone."""
-    NORMALIZE.to(settings.device)
     rows, details = [], {}
     for network in networks(settings.quick):
         if network.is_heavy and not settings.is_gpu:
@@ -143,7 +142,7 @@ def check(network: Network, model: nn.Module, name: str, steps: int, batch: Batc
     if name == "smoothgrad":
         return "not compared: the others draw from the global generator"
     model = copy.deepcopy(model).double()
-    asked: Batches = [(NORMALIZE(batch["image"], torch.float64), batch["label"])]
+    asked: Batches = [(inputs(batch["image"], torch.float64), batch["label"])]
     own = canonxai(model, name, steps, network.canonizer(exact=False), torch.float64, [batch])
     loop = plain_loop(copy.deepcopy(model), name, steps, network.zennit_canonizer(), asked)
     agree(f"{network.title}, {name}", {"zennit": loop(), "canonxai": own()}, TOLERANCE)
@@ -166,7 +165,9 @@ def canonxai(
     if name in STEPS:
         node[STEPS[name]] = steps
     method: Method = build(node, "method", MethodSchema)
-    explainer = Explainer(copy.deepcopy(model), NORMALIZE, method, {}, canonizer, precision=dtype)
+    explainer = Explainer(
+        copy.deepcopy(model), normalization(batches[0]["image"].device), method, {}, canonizer, precision=dtype
+    )
 
     def maps(batch: Batch) -> Tensor:
         query = explainer.query(batch["image"], batch["label"], batch["sample_id"])

@@ -1,8 +1,8 @@
 """The study's whole grid in hours on this device, from the rates that perturbation and attribution found on it.
 
 9,758 images, both networks in their full width, 13 methods, 2 states of canonization, 100 steps and f(x_0); the maps in
-float32. Beside it stands the fraction of the device's peak that the forwards of the perturbation test reach: the one
-that its maker states for the precision in use, or that of a large matrix product, measured, where none is known.
+float32. Beside it stands the fraction of the device's peak in float32 that the forwards of the perturbation test reach:
+of the one that its maker states, or of that of a large matrix product, measured, where none is known.
 """
 
 import json
@@ -22,8 +22,8 @@ METHODS = (
     "lrp_eps_a2b1_flat", "lrp_eps_gamma_box", "lrp_eps_gamma_flat",
 )  # fmt: skip
 GRADIENTS = 20  #: of Integrated Gradients
-#: TFLOP/s in float32 and in TF32, dense, as NVIDIA's data sheets state them
-PEAKS = {"H200": (66.9, 494.7), "H100 PCIe": (51.2, 378.0), "H100": (66.9, 494.7), "A100": (19.5, 156.0)}
+#: TFLOP/s in float32 without tensor cores, as NVIDIA's data sheets state them
+PEAKS = {"H200": 67.0, "H100 PCIe": 51.0, "H100": 67.0, "A100": 19.5}
 
 
 def run(settings: Settings) -> Result:
@@ -86,10 +86,9 @@ def flops_of(network: Network) -> int:
 def peak_flops(settings: Settings) -> tuple[float, str]:
     """FLOP/s that the device can do, and where that is from."""
     name = machine(settings)["device"]
-    for known, (plain, tf32) in PEAKS.items():
+    for known, teraflops in PEAKS.items():
         if known in name:
-            is_tf32 = torch.backends.cudnn.allow_tf32
-            return (tf32 if is_tf32 else plain) * 1e12, f"data sheet, {'TF32' if is_tf32 else 'float32'}, dense"
+            return teraflops * 1e12, "data sheet"
     side = settings.size(256, 4096, 8192)
     matrix = torch.randn(side, side, device=settings.device)
     seconds, _ = turns({"product": lambda: matrix @ matrix}, settings.repeats)

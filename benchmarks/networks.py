@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import UInt8
@@ -16,8 +17,6 @@ from canonxai.data.base import Batch
 from canonxai.data.scenes import Scenes
 from canonxai.models import narrow, torchvision
 from canonxai.models.normalization import Normalization
-
-NORMALIZE = Normalization([0.5] * 3, [0.5] * 3)
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def full_width(name: str) -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0  # the statistics become those of the one batch
     with torch.no_grad():
-        model(NORMALIZE(scenes(8, 224)["image"]))
+        model(inputs(scenes(8, 224)["image"]))
     return model.eval()
 
 
@@ -91,6 +90,12 @@ def on(batch: Batch, device: torch.device) -> Batch:
     return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
 
 
-def inputs(image: UInt8[Tensor, "batch 3 height width"]) -> Tensor:
+@cache
+def normalization(device: torch.device) -> Normalization:
+    """That of the embedded benchmark."""
+    return Normalization([0.5] * 3, [0.5] * 3).to(device)
+
+
+def inputs(image: UInt8[Tensor, "batch 3 height width"], dtype: torch.dtype = torch.float32) -> Tensor:
     """What the network gets."""
-    return NORMALIZE.to(image.device)(image)
+    return normalization(image.device)(image, dtype)
