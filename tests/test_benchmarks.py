@@ -76,14 +76,12 @@ def test_a_target_is_met_or_missed(value, comparison, met):
     assert Target("speed", value, comparison, 1.4).met is met
 
 
-def test_a_result_is_written_by_device_without_a_path_or_a_host(tmp_path):
+def test_a_result_is_written_by_device(tmp_path):
     result = Result("title", [{"way": "a", "rate": 1.0}], [Target("rate", 1.0, ">=", 2)])
     path = harness.write("speed", result, settings(tmp_path))
     assert path.parent.parent == tmp_path and path.name == "speed.json"
     content = json.loads(path.read_text())
     assert content["targets"] == [{"what": "rate", "value": 1.0, "comparison": ">=", "limit": 2, "met": False}]
-    text = path.read_text()
-    assert str(ROOT) not in text and sys.prefix not in text and os.uname().nodename not in text
 
 
 def test_a_part_within_another_does_not_count_for_the_outer_one():
@@ -169,7 +167,9 @@ def results(tmp_path_factory):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return {path.stem: json.loads(path.read_text()) for path in folder.glob("*/*.json")}, done.stdout
+    texts = {path.stem: path.read_text() for path in folder.glob("*/*.json")}
+    assert not any(str(path) in text for path in (ROOT, sys.prefix, folder.parent) for text in texts.values())
+    return {name: json.loads(text) for name, text in texts.items()}, done.stdout
 
 
 @pytest.mark.parametrize(
