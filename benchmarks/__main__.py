@@ -35,7 +35,8 @@ def main() -> None:
     for name in arguments.names or NAMES:
         benchmark = importlib.import_module(f"benchmarks.{name}")
         started = time.monotonic()
-        result = benchmark.run(settings)
+        with console.status(name):
+            result = benchmark.run(settings)
         result.details["seconds"] = time.monotonic() - started
         show(result, console)
         path = write(name, result, settings)
