@@ -60,7 +60,7 @@ def runs(settings: Settings) -> dict[str, list[str]]:
     if settings.quick:
         few = ["data.size=4", "save_maps=1", "metric.input_perturbation.steps=2", "method=gradient,lrp_eps"]
         return {"embedded study": ["-m", METRICS, "canonize=true", *few]}
-    size, images = settings.size(4, 128, 256), settings.size(4, 16, 256)
+    size, images = settings.size(4, 128, 256), settings.size(4, 12, 256)
     study = ["-m", METRICS, f"data.size={size}", "method=gradient,lrp_eps", "canonize=true,false"]
     networks = {"resnet18": "resnet", "vgg16_bn": "vgg"} if settings.is_gpu else {"resnet18": "resnet"}
     full = {

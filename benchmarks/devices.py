@@ -17,7 +17,7 @@ from benchmarks.harness import Result, Settings, Target
 
 def run(settings: Settings) -> Result:
     """Measures one and two processes in turns."""
-    images = settings.size(4, 512, 4096)
+    images = settings.size(4, 384, 4096)
     alone: list[tuple[float, float]] = []
     halves: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:

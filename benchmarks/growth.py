@@ -13,7 +13,7 @@ from benchmarks.harness import Result, Settings, Target
 from benchmarks.processes import Usage
 
 BASE = {
-    "data.size": 64,
+    "data.size": 32,
     "metric.input_perturbation.steps": 4,
     "perturbation.batch_size": 8,
     "data.batch_size": 4,
@@ -30,7 +30,7 @@ def run(settings: Settings) -> Result:
     """Measures all sizes, and the start."""
     usages: dict[str, list[Usage]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
-        for repeat in range(settings.size(1, 3, 3)):
+        for repeat in range(settings.size(1, 2, 3)):
             for name, arguments in commands(settings).items():
                 usages[name].append(processes.measured("canonxai", arguments, Path(folder) / f"{name} {repeat}"))
     seconds = {name: statistics.median(usage.seconds for usage in values) for name, values in usages.items()}
