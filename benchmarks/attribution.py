@@ -93,7 +93,7 @@ def run(settings: Settings) -> Result:
 
 def measure(network: Network, model: nn.Module, name: str, settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
     """A row of the table, and what else there is to know."""
-    size = 2 if settings.quick else settings.size(2, 32, 128) if network.is_embedded else settings.size(2, 4, 32)
+    size = 2 if settings.quick else settings.size(2, 16, 128) if network.is_embedded else settings.size(2, 4, 32)
     count = 1 if settings.quick else 2
     samples = on(scenes(size * count, network.side), settings.device)
     batches = [select(samples, slice(first, first + size)) for first in range(0, size * count, size)]
