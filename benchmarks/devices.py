@@ -50,7 +50,7 @@ def together(count: int, images: int, folder: Path) -> tuple[float, float]:
     running = []
     for index in range(count):
         arguments = [
-            "method=lrp_eps", "canonize=true", "save_maps=1", f"data.size={images}", f"seed={index}",
+            "method=lrp_eps", "canonize=true", "save_maps=0", f"data.size={images}", f"seed={index}",
             f"trainer={'gpu' if has_gpus else 'cpu'}", f"hydra.run.dir={index}",
         ]  # fmt: skip
         device = {"CUDA_VISIBLE_DEVICES": str(index)} if has_gpus else {}

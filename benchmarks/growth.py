@@ -19,7 +19,7 @@ BASE = {
     "data.batch_size": 4,
 }
 SMALL = [
-    "method=gradient", "data.side=32", "save_maps=1",
+    "method=gradient", "data.side=32", "save_maps=0",
     "+model.variants.scenes.width=0.05", "model.variants.scenes.weights=null",
     "metric=[localization,input_perturbation]", "metric.input_perturbation.fraction=1",
 ]  # fmt: skip
