@@ -143,10 +143,16 @@ def test_the_state_says_what_was_done(config, overrides, expected):
 
 
 def test_cells_share_a_name_only_if_they_compute_the_same(config):
-    same = ["study=other", "save_maps=3", "trainer=cpu", "logger=csv", "data.batch_size=7", "data.num_workers=2"]
-    assert {cell_name(config(override)) for override in [*same, "perturbation.batch_size=9"]} == {cell_name(config())}
+    same = [
+        "study=other", "save_maps=3", "trainer=cpu", "logger=csv", "data.batch_size=7", "data.num_workers=2",
+        "perturbation.batch_size=9", "perturbation.batch_size=auto", "perturbation.channels_last=false",
+        "perturbation.compile=true", "perturbation.verify=3", "perturbation.tolerance=0.1",
+        "perturbation.precision='32'",
+    ]  # fmt: skip
+    assert {cell_name(config(override)) for override in same} == {cell_name(config())}
     different = [
-        "seed=1", "target=predicted", "precision=32", "perturbation.precision=64", "data.size=3", "canonize=true",
+        "seed=1", "target=predicted", "precision=32", "perturbation.precision=64", "perturbation.precision=bf16",
+        "perturbation.network=original", "data.size=3", "canonize=true",
         "method.epsilon=1", "method=ebp", "model=vgg16_bn", "model.checkpoint=x", "metric=[distance]",
         "metric.input_perturbation.steps=3",
     ]  # fmt: skip
@@ -169,6 +175,9 @@ def test_cells_share_a_name_only_if_they_compute_the_same(config):
         (["canonizer.verify=0", "canonize=true"], "canonizer.verify: expected an integer >= 1"),
         (["canonizer.tolerance=0", "canonize=true"], "canonizer.tolerance: expected a number > 0"),
         (["perturbation.batch_size=0"], "perturbation.batch_size: expected an integer >= 1, or auto, got 0"),
+        (["perturbation.batch_size=many"], "perturbation.batch_size: expected an integer >= 1, or auto, got 'many'"),
+        (["perturbation.precision=16"], "perturbation.precision: expected one of 32, 64, tf32, bf16, fp16, got '16'"),
+        (["perturbation.network=merged"], "perturbation.network: expected one of fused, original, got 'merged'"),
         (["data.mean=[1,2]"], r"data.mean: expected three numbers in \[0, 1\]"),
         (["data.std=[1,0,1]"], "data.std: expected three numbers > 0"),
         (["data.batch_size=abc"], "data.batch_size: .*'abc'"),
