@@ -98,40 +98,42 @@ def watch_canonxai(parts: Parts) -> None:
         (canonxai.report.build, "build_report", "report"),
     ):
         parts.watch(owner, attribute, name)
-    build = canonxai.run.build_explainer
+    build = canonxai.run.build_explainers
 
-    def build_explainer(*args: Any) -> Any:
+    def build_explainers(*args: Any) -> Any:
         with parts.part("building"):
-            explainer = build(*args)
-        parts.watch(type(explainer.method), "__call__", "attribution")
-        for metric in explainer.metrics.values():
+            explainers = build(*args)
+        for explainer in explainers:
+            parts.watch(type(explainer.method), "__call__", "attribution")
+        for metric in explainers[0].metrics.values():
             name = "perturbation" if isinstance(metric, PerturbationMetric) else "metrics"
             parts.watch(type(metric), "__call__", name)
-        return explainer
+        return explainers
 
-    canonxai.run.build_explainer = build_explainer
+    canonxai.run.build_explainers = build_explainers
     watch_networks(parts)
 
 
 def watch_networks(parts: Parts) -> None:
-    """The outermost call of any network is a part; normalising is not one's work."""
+    """The outermost call of any network is a part; what prepares its input is not."""
     import torch
     from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+    from canonxai.models.evaluator import Evaluator
     from canonxai.models.normalization import Normalization
 
-    depth = 0
+    no_network, depth = (Evaluator, Normalization), 0
 
     def before(module: torch.nn.Module, _: Any) -> None:
         nonlocal depth
-        if not isinstance(module, Normalization):
+        if not isinstance(module, no_network):
             if depth == 0:
                 parts.enter(NETWORK)
             depth += 1
 
     def after(module: torch.nn.Module, *_: Any) -> None:
         nonlocal depth
-        if not isinstance(module, Normalization):
+        if not isinstance(module, no_network):
             depth -= 1
             if depth == 0:
                 parts.leave()

@@ -16,7 +16,7 @@ from canonxai.errors import UserError
 from canonxai.metrics import Metric
 from canonxai.models.build import build_network
 from canonxai.models.torchvision import preprocessing
-from canonxai.run import build_explainer, build_metrics, build_trainer
+from canonxai.run import build_explainers, build_metrics, build_trainer
 
 YAMLS = sorted(CONF.rglob("*.yaml"))
 
@@ -125,7 +125,7 @@ def test_the_paper_is_the_studys_grid():
 
 
 def test_the_default_is_the_model_exactly_as_written(config):
-    assert build_explainer(config("canonize=false"), {}, 10).canonizers == []
+    assert build_explainers([config("canonize=false")], {}, 10)[0].canonizers == []
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_mistakes_name_the_argument_and_what_was_expected(config, overrides, mes
     cfg = config(*overrides)
     with pytest.raises(UserError, match=message):
         check_groups(cfg)
-        build_explainer(cfg, {}, 10)
+        build_explainers([cfg], {}, 10)
 
 
 def test_an_argument_without_default_must_be_given():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from canonxai.metrics import perturbation_metric
-from canonxai.metrics.base import once_per_batch
+from canonxai.metrics.base import once_per_images, once_per_map
 from canonxai.metrics.input_perturbation import InputPerturbation
 from canonxai.metrics.insertion_deletion import InsertionDeletion
 from canonxai.metrics.region_perturbation import RegionPerturbation
@@ -61,15 +61,16 @@ def test_batches_share_nothing():
     one = batch()
     assert uniform(one) is uniform(one)
     other = select(one, [2, 0])
-    assert not other.shared
+    assert not other.of_images and not other.of_map
     assert torch.equal(uniform(other), uniform(one)[[2, 0]])
 
 
+@pytest.mark.parametrize("once", [once_per_images, once_per_map])
 @pytest.mark.parametrize("arguments", [(), (1,), (1, "a")])
-def test_arguments_tell_values_apart(arguments):
+def test_arguments_tell_values_apart(once, arguments):
     seen = []
 
-    @once_per_batch
+    @once
     def function(batch, *given):
         seen.append(given)
         return given
