@@ -20,7 +20,7 @@ import yaml
 from jaxtyping import Float, Int64, Shaped
 from omegaconf import OmegaConf
 
-from canonxai.config import TOGETHER, result_settings, state
+from canonxai.config import TOGETHER, differing_keys, flat, result_settings, state
 from canonxai.errors import UserError
 from canonxai.results.store import COLUMNS
 
@@ -110,7 +110,7 @@ class Cell:
     def twin_settings(self) -> dict[str, Any]:
         """What two cells must share to be compared: all settings but those of canonization, by dotted key."""
         settings = result_settings(self.settings)
-        return dict(_flat({key: value for key, value in settings.items() if key not in ("canonize", "canonizer")}))
+        return flat({key: value for key, value in settings.items() if key not in ("canonize", "canonizer")})
 
     @cached_property
     def sample_id(self) -> Int64[np.ndarray, " n"]:
@@ -406,23 +406,19 @@ def _named(pairs: Sequence[Pair]) -> list[Pair]:
     for pair in pairs:
         others = [other for other in pairs if other.canonized.state == pair.canonized.state]
         settings = _all_settings(pair.canonized)
-        keys = sorted({k for other in others for k in _differing_keys(settings, _all_settings(other.canonized))})
+        keys = sorted({k for other in others for k in differing_keys(settings, _all_settings(other.canonized))})
         named.append(replace(pair, variant=", ".join(f"{key}={settings.get(key)}" for key in keys)))
     return named
 
 
 def _differing(cell: Cell, other: Cell) -> list[str]:
     """The settings in which two cells differ, canonization aside."""
-    return _differing_keys(cell.twin_settings, other.twin_settings)
+    return differing_keys(cell.twin_settings, other.twin_settings)
 
 
 def _all_settings(cell: Cell) -> dict[str, Any]:
     """All settings on which results depend, how it was canonized included, by dotted key."""
-    return dict(_flat(result_settings(cell.settings)))
-
-
-def _differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    return [key for key in sorted(first.keys() | second.keys()) if first.get(key) != second.get(key)]
+    return flat(result_settings(cell.settings))
 
 
 def _not_same_images(pair: Pair) -> str:
@@ -431,7 +427,7 @@ def _not_same_images(pair: Pair) -> str:
         {**{name: [direction] for name, direction in cell.metrics.items()}, **cell.curves}
         for cell in (pair.original, pair.canonized)
     )
-    if others := _differing_keys(first, second):
+    if others := differing_keys(first, second):
         return f"they tell of other metrics, or of another direction: {', '.join(others)}"
     if not len(pair.sample_id):
         return "they have no sample in common"
@@ -457,11 +453,3 @@ def _notes(pair: Pair) -> list[Problem]:
     if others := [name for name in versions[0] if versions[0][name] != versions[1].get(name)]:
         notes.append(f"computed by another version of {', '.join(others)} than {pair.original.name}")
     return [Problem("note", pair.canonized.name, note) for note in notes]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
