@@ -237,8 +237,10 @@ class Store:
 
     def _compact(self, group: int) -> None:
         """Makes one part of a group of batches, if all are there; another process may do so at the same time."""
+        if group < 0:
+            return
         parts = [part for part in self._parts() if part.start // GROUP == group]
-        if group < 0 or len(parts) < GROUP:
+        if len(parts) < GROUP:
             return
         with suppress(DamagedError, FileNotFoundError):
             table = _merged([part.read() for part in parts])
