@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Shaped
-from pytorch_lightning.utilities.memory import garbage_collection_cuda, is_oom_error
+from pytorch_lightning.utilities.memory import is_oom_error
 from torch import Tensor
 
 from canonxai.errors import UserError, check
@@ -59,7 +59,7 @@ class BatchSize:
                 step = chunk.stop
             blocks.append(torch.cat(chunks))
             start = block.stop
-        return torch.cat(blocks, 1).transpose(0, 1)
+        return torch.cat(blocks, 1).transpose(0, 1).contiguous()
 
     def _chunk(self, evaluate: Evaluate, steps: range, samples: range) -> Tensor:
         start, count = time.perf_counter(), len(steps) * len(samples)
@@ -74,7 +74,7 @@ class BatchSize:
             if self.grows and 2 * count > self.size:
                 self._measured(values, count, start)
             return values
-        garbage_collection_cuda()  # here, and not above, where the error still holds what did not fit
+        torch.cuda.empty_cache()  # here, and not above, where the error still holds what did not fit
         self._step_back(count)
         return self._halves(evaluate, steps, samples)
 

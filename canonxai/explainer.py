@@ -145,8 +145,8 @@ class Explainer(LightningModule):
             network=self.explained,
             batch_size=self.evaluator.batch_size,
             seed=self.seed,
-            of_images=observation.of_images,
         )
+        explanation.of_images.update(observation.of_images)
         columns = {
             "sample_id": batch["sample_id"],
             "label": batch["label"],
@@ -159,6 +159,7 @@ class Explainer(LightningModule):
         }
         for metric in self.metrics.values():
             columns |= metric(explanation)
+        observation.of_images.update(explanation.of_images)
         return {"columns": columns, "heatmap": heatmap(attribution)}
 
     def query(

@@ -120,8 +120,8 @@ def perturbation_curve(
     image = image.contiguous(memory_format=torch.channels_last)
     # the step from which on a value is replaced; in bytes, if they suffice, comparing it is next to free on a CPU
     dtype = torch.uint8 if len(counts) < 256 else torch.int32
-    first = torch.bucketize(rank.contiguous(), counts.to(image.device), right=True)
-    first = torch.empty_like(image, dtype=dtype).copy_(first[:, None])
+    by_rank = torch.bucketize(torch.arange(image[0, 0].numel(), device=counts.device), counts, right=True)
+    first = torch.empty_like(image, dtype=dtype).copy_(by_rank.to(image.device, dtype)[rank][:, None])
 
     def evaluate(steps: range, samples: range) -> Float[Tensor, "steps samples"]:
         some = slice(samples.start, samples.stop)

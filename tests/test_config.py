@@ -16,7 +16,7 @@ from canonxai.errors import UserError
 from canonxai.metrics import Metric
 from canonxai.models.build import build_network
 from canonxai.models.torchvision import preprocessing
-from canonxai.run import build_explainer, build_metrics, build_trainer
+from canonxai.run import build_explainers, build_metrics, build_trainer
 
 YAMLS = sorted(CONF.rglob("*.yaml"))
 
@@ -125,7 +125,7 @@ def test_the_paper_is_the_studys_grid():
 
 
 def test_the_default_is_the_model_exactly_as_written(config):
-    assert build_explainer(config("canonize=false"), {}, 10).canonizers == []
+    assert build_explainers([config("canonize=false")], {}, 10)[0].canonizers == []
 
 
 @pytest.mark.parametrize(
@@ -143,10 +143,16 @@ def test_the_state_says_what_was_done(config, overrides, expected):
 
 
 def test_cells_share_a_name_only_if_they_compute_the_same(config):
-    same = ["study=other", "save_maps=3", "trainer=cpu", "logger=csv", "data.batch_size=7", "data.num_workers=2"]
-    assert {cell_name(config(override)) for override in [*same, "perturbation.batch_size=9"]} == {cell_name(config())}
+    same = [
+        "study=other", "save_maps=3", "trainer=cpu", "logger=csv", "data.batch_size=7", "data.num_workers=2",
+        "perturbation.batch_size=9", "perturbation.batch_size=auto", "perturbation.channels_last=false",
+        "perturbation.compile=true", "perturbation.verify=3", "perturbation.tolerance=0.1",
+        "perturbation.precision='32'",
+    ]  # fmt: skip
+    assert {cell_name(config(override)) for override in same} == {cell_name(config())}
     different = [
-        "seed=1", "target=predicted", "precision=32", "perturbation.precision=64", "data.size=3", "canonize=true",
+        "seed=1", "target=predicted", "precision=32", "perturbation.precision=64", "perturbation.precision=bf16",
+        "perturbation.network=original", "data.size=3", "canonize=true",
         "method.epsilon=1", "method=ebp", "model=vgg16_bn", "model.checkpoint=x", "metric=[distance]",
         "metric.input_perturbation.steps=3",
     ]  # fmt: skip
@@ -169,6 +175,9 @@ def test_cells_share_a_name_only_if_they_compute_the_same(config):
         (["canonizer.verify=0", "canonize=true"], "canonizer.verify: expected an integer >= 1"),
         (["canonizer.tolerance=0", "canonize=true"], "canonizer.tolerance: expected a number > 0"),
         (["perturbation.batch_size=0"], "perturbation.batch_size: expected an integer >= 1, or auto, got 0"),
+        (["perturbation.batch_size=many"], "perturbation.batch_size: expected an integer >= 1, or auto, got 'many'"),
+        (["perturbation.precision=16"], "perturbation.precision: expected one of 32, 64, tf32, bf16, fp16, got '16'"),
+        (["perturbation.network=merged"], "perturbation.network: expected one of fused, original, got 'merged'"),
         (["data.mean=[1,2]"], r"data.mean: expected three numbers in \[0, 1\]"),
         (["data.std=[1,0,1]"], "data.std: expected three numbers > 0"),
         (["data.batch_size=abc"], "data.batch_size: .*'abc'"),
@@ -179,7 +188,7 @@ def test_mistakes_name_the_argument_and_what_was_expected(config, overrides, mes
     cfg = config(*overrides)
     with pytest.raises(UserError, match=message):
         check_groups(cfg)
-        build_explainer(cfg, {}, 10)
+        build_explainers([cfg], {}, 10)
 
 
 def test_an_argument_without_default_must_be_given():

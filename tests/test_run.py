@@ -49,6 +49,10 @@ def test_a_cell_leaves_what_the_readme_promises(cell, tmp_path):
     assert summary["agreement"]["images"] == 12
     assert summary["agreement"]["difference"]["float64"]["max_rel"] < 1e-12
     assert summary["agreement"]["difference"]["float32"]["max_rel"] < 1e-4
+    assert summary["evaluation"]["network"] == "fused"
+    assert summary["evaluation"]["difference"]["float64"]["max_rel"] < 1e-12
+    assert 0 < summary["evaluation"]["effect"]["max"] < 1e-5
+    assert summary["evaluation"]["effect"]["images"] == 12
     assert summary["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert "${" not in (folder / "config.yaml").read_text()
     assert len(np.load(folder / "maps.npz")["heatmap"]) == 3
@@ -64,7 +68,7 @@ def test_the_values_stored_are_those_of_the_maps(cell, tmp_path):
     np.testing.assert_allclose(numbers(samples, "relevance_total"), maps["heatmap"].sum((1, 2)), rtol=1e-3, atol=1e-5)
     curves = np.array(samples["perturbation_curve"])
     np.testing.assert_allclose(curves[:, 0], samples["probability"])
-    np.testing.assert_allclose((curves[:, :1] - curves[:, 1:]).mean(1), samples["input_perturbation"])
+    np.testing.assert_allclose((curves[:, :1] - curves[:, 1:]).mean(1), samples["input_perturbation"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["lrp_eps_plus", "smoothgrad", "random"])
@@ -81,6 +85,7 @@ def test_results_do_not_depend_on_batch_sizes_or_workers(cell, method):
         ("data.batch_size=1", "perturbation.batch_size=64"),
         ("data.batch_size=7", "perturbation.batch_size=5"),
         ("data.batch_size=64", "data.num_workers=2"),
+        ("perturbation.batch_size=auto", "perturbation.channels_last=false"),
     ]
     for variant in variants:
         samples, _ = cell(*shared, *variant, name="variant")
@@ -98,6 +103,17 @@ def test_what_canonization_cannot_affect_comes_out_the_same_to_the_last_digit(ce
         assert max(canonized["distance"]) < 1e-10
         assert canonized["input_perturbation"] == original["input_perturbation"]
         np.testing.assert_allclose(canonized["localization"], original["localization"], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("model", ["resnet18", "vgg16_bn", "densenet121", "efficientnet_b0"])
+def test_the_form_of_the_evaluated_network_changes_nothing_beyond_rounding(cell, model):
+    shared = (METRICS, f"model={model}", "method=gradient", "canonize=true", "metric.input_perturbation.steps=3")
+    fused, summary = cell(*shared, name="fused")
+    original, _ = cell(*shared, "perturbation.network=original", name="original")
+    assert summary["evaluation"]["network"] == "fused"
+    for column in ("probability", "input_perturbation", "localization"):
+        np.testing.assert_allclose(numbers(fused, column), numbers(original, column), rtol=0, atol=1e-5)
+    assert fused["prediction"] == original["prediction"]
 
 
 @pytest.mark.parametrize("model", ["resnet18", "vgg16_bn"])

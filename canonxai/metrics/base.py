@@ -55,7 +55,7 @@ class Explanation:
     network: nn.Module
     batch_size: BatchSize | int
     seed: int
-    of_images: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+    of_images: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     of_map: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property

@@ -18,9 +18,7 @@ from canonxai.random import Stream
 
 
 @once_per_map
-def order(
-    batch: Explanation, region_size: int = 1, most_relevant_first: bool = True
-) -> Int64[Tensor, "batch rows columns"]:
+def order(batch: Explanation, region_size: int, most_relevant_first: bool) -> Int64[Tensor, "batch rows columns"]:
     """The rank of each region by its attribution; equal ones in an order that is a function of (seed, sample id)."""
     scores = region_scores(heatmap(batch.attribution), region_size)
     ties = random.bits(batch.seed, Stream.TIES, batch.sample_id, scores[0].numel())

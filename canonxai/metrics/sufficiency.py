@@ -45,7 +45,7 @@ class Sufficiency(Metric):
         return {"sufficiency": Column(text, higher_is_better=True)}
 
     def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, " batch"]]:
-        rank, prediction, shape = order(batch), batch.logits.argmax(1), tuple(batch.image.shape[1:])
+        rank, prediction, shape = order(batch, 1, True), batch.logits.argmax(1), tuple(batch.image.shape[1:])
         kept = (rank < max(1, round(self.fraction * rank[0].numel())))[:, None]
 
         def score(sample: Int64[Tensor, " n"], step: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:

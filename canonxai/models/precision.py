@@ -51,8 +51,8 @@ class Precision:
             UserError: for TF32 on another device than a GPU.
         """
         check(
-            not self.tf32 or device.type == "cuda", "perturbation.precision", f"32, 64, bf16 or fp16 on a {device.type}",
-            "tf32", "Only GPUs have TF32.",
+            not self.tf32 or device.type == "cuda", "perturbation.precision",
+            f"32, 64, bf16 or fp16 on a {device.type}", "tf32", "Only GPUs have TF32.",
         )  # fmt: skip
         with tf32(self.tf32), torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
             yield
