@@ -75,7 +75,6 @@ def watch_canonxai(parts: Parts) -> None:
     import canonxai.report.build
     import canonxai.run
     from canonxai.metrics.perturbation_metric import PerturbationMetric
-    from canonxai.results.maps import MapsWriter
     from canonxai.results.store import Store
 
     for owner, attribute, name in (
@@ -90,8 +89,7 @@ def watch_canonxai(parts: Parts) -> None:
         (canonxai.run, "write_rules", "rules"),
         (Store, "write", "writing"),
         (Store, "finish", "writing"),
-        (MapsWriter, "on_predict_batch_end", "writing"),
-        (MapsWriter, "on_predict_end", "writing"),
+        (canonxai.run, "write_maps", "writing"),
         (canonxai.run, "log_results", "writing"),
         (canonxai.run, "summarize", "summary"),
         (canonxai.run, "print_summary", "summary"),
