@@ -74,7 +74,9 @@ def main(top: Path, kills: int) -> None:
         while True:
             timed = number % 4 == 0
             delay = rng.uniform(0.05, 1) * duration if timed else 0
-            killed, _ = attempt(folder, 0 if timed or of_folder > 2 else rng.randint(1, events), delay * (of_folder < 3))
+            killed, _ = attempt(
+                folder, 0 if timed or of_folder > 2 else rng.randint(1, events), delay * (of_folder < 3)
+            )
             if not killed:
                 break
             count, of_folder = count + 1, of_folder + 1
