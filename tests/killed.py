@@ -23,7 +23,7 @@ RESULTS = ("samples.parquet", "maps.npz", "excluded.csv", "rules.csv")
 
 
 def attempt(folder: Path, event: int = 0, delay: float = 0.0) -> tuple[bool, int]:
-    """Runs the cell in a fork, which is killed before its ``event``-th access to the folder, or after ``delay`` seconds.
+    """Runs the cell in a fork, which is killed before its ``event``-th access to the folder or after a delay.
 
     Returns:
         Whether it was killed, and how many accesses there were.

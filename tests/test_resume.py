@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -57,8 +58,8 @@ def broken_off(cell, monkeypatch):
 def start(tmp_path):
     """Starts the tiny cell as a process in an empty folder."""
 
-    def begin(*overrides, **options):
-        command = [sys.executable, "-m", "canonxai", *CELL, *overrides]
+    def begin(*overrides, flags=(), **options):
+        command = [sys.executable, "-m", "canonxai", *flags, *CELL, *overrides]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes, **options)
@@ -104,7 +105,7 @@ def test_a_run_goes_on_where_it_broke_off(undisturbed, broken_off, cell, tmp_pat
     assert sorted(set(loaded) - {0, 1}) == [index for index in range(2 * batches, 14) if index > 1]
     assert (summary["images"], summary["excluded"]) == (12, 2)
     # each process proves the canonizer on its own first images, and the summary tells of all
-    assert summary["agreement"]["images"] == sum(min(3, n) for n in (2 * batches - 1 - (batches > 2), 13 - 2 * batches))
+    assert summary["agreement"]["images"] == 3 + min(3, 14 - 2 * batches)
 
 
 def test_a_run_that_broke_off_before_its_summary_computes_nothing_again(undisturbed, cell, tmp_path, monkeypatch):
@@ -134,9 +135,7 @@ def test_a_complete_cell_is_skipped_in_a_line_unless_it_shall_not(cell, tmp_path
 
 def test_other_settings_are_refused_by_name(cell, broken_off, tmp_path):
     cell()
-    with pytest.raises(
-        UserError, match=r"got others: precision \(64 there, 32 here\), seed \(0 there, 3 here\)\. Choose"
-    ):
+    with pytest.raises(UserError, match=r"got others: data.seed \(0 there, 3 here\), precision \(64 there, 32"):
         cell("seed=3", "precision=32")
     broken_off(2, name="other")
     with pytest.raises(UserError, match=r"got others: data.batch_size \(2 there, 7 here\)\. Choose"):
@@ -186,7 +185,7 @@ def test_cells_that_are_computed_together_go_on_each_for_itself(undisturbed, bro
 def test_a_second_process_ends_with_a_line(cell, tmp_path):
     with (
         locked(tmp_path / "cell", "shard-1-of-1"),
-        pytest.raises(UserError, match="no other process at work on this cell"),
+        pytest.raises(UserError, match="no other process at work"),
     ):
         cell()
     assert cell()["images"] == 12
@@ -203,9 +202,7 @@ def test_nothing_depends_on_the_clock(undisturbed, cell, tmp_path, monkeypatch):
 def test_a_loading_process_that_dies_is_told_and_what_was_computed_is_kept(undisturbed, cell, tmp_path):
     killer = tmp_path / "loader"
     killer.touch()
-    with pytest.raises(
-        UserError, match="data.num_workers: expected loading processes that live, got: .*the same command"
-    ):
+    with pytest.raises(UserError, match="data.num_workers: expected loading processes that live, .*same command"):
         cell(f"+data.killer={killer}", "data.num_workers=1")
     assert 1 <= len(Store(tmp_path / "cell", pq.read_schema(tmp_path / "undisturbed/samples.parquet")).done) <= 3
     killer.unlink()
@@ -221,7 +218,7 @@ def test_a_folder_that_is_read_only_is_told(cell, tmp_path):
         if root:
             os.seteuid(65534)  # whom the mode concerns
         with pytest.raises(UserError, match=r"^folder: expected to write to '.*', got: Permission denied"):
-            Store(folder, pq.read_schema)
+            Store(folder, pa.schema([]))
     finally:
         if root:
             os.seteuid(0)
@@ -274,7 +271,7 @@ def test_a_shard_that_is_none_is_refused(cell, shard):
     ("number", "arguments", "group"),
     [
         (signal.SIGTERM, ["data.num_workers=1"], True),  # as SLURM sends it: loading processes get it, too
-        (signal.SIGINT, ["-m", "method=ixg,gradient"], True),
+        (signal.SIGINT, ["method=ixg,gradient"], True),
         (signal.SIGUSR1, [], False),
     ],
 )
@@ -282,7 +279,12 @@ def test_a_signal_ends_the_run_after_a_batch_with_a_code_that_says_resumable(
     start, undisturbed, config, tmp_path, number, arguments, group
 ):
     with start(
-        "+data.pause=0.1", "hydra.sweep.dir=m", "hydra.run.dir=m/x", *arguments, start_new_session=True
+        "+data.pause=0.1",
+        "hydra.sweep.dir=m",
+        "hydra.run.dir=m/x",
+        *arguments,
+        start_new_session=True,
+        flags=["-m"] * (number == signal.SIGINT),
     ) as process:
         wait_for_parts(tmp_path / "m", 1, process)
         (os.killpg if group else os.kill)(process.pid, number)
@@ -300,7 +302,9 @@ def test_a_signal_ends_the_run_after_a_batch_with_a_code_that_says_resumable(
 
 
 def test_two_processes_give_the_bits_of_one_in_a_multirun_as_well(start, cell, undisturbed, tmp_path):
-    with start("-m", "method=ixg,gradient", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2") as process:
+    with start(
+        "method=ixg,gradient", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", flags=["-m"]
+    ) as process:
         told = process.communicate(timeout=300)[1]
     assert process.returncode == 0, told
     folders = {
@@ -333,7 +337,7 @@ def test_a_process_that_dies_ends_the_run_which_can_go_on(start, undisturbed, co
         ("trainer.devices=0", "trainer.devices: expected a number >= 1, a list of GPUs, or auto, got 0"),
         (
             "+trainer.num_nodes=2",
-            "trainer.num_nodes: expected 1, got 2. Give each machine a part of the cell by data.sha",
+            "trainer.num_nodes: expected 1, got 2. Give each machine a part",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""A cell of some milliseconds: images of 8 x 8 pixels, of which some cannot be read, and a network of one convolution."""
+"""A cell of some milliseconds: images of 8 x 8 pixels, two of which cannot be read, and a network of three layers."""
 
 import os
 import signal
