@@ -99,7 +99,7 @@ def run_together(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any
     summaries = [complete(folder, plain(cfg)) if cfg.run.resume else None for cfg, folder in cells]
     for (_, folder), summary in zip(cells, summaries, strict=True):
         if summary is not None:
-            log.info("complete: %s; run.resume=false computes it anew", folder)
+            print(f"complete, run.resume=false computes it anew; results: {folder}")
             shutil.rmtree(folder / "parts", ignore_errors=True)  # of a run that was killed at the very end
     lacking = [cell for cell, summary in zip(cells, summaries, strict=True) if summary is None]
     computed = iter(compute(lacking) if lacking else ())

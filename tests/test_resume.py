@@ -117,18 +117,18 @@ def test_a_run_that_broke_off_before_its_summary_computes_nothing_again(undistur
     assert results(tmp_path / "cell") == undisturbed
 
 
-def test_a_complete_cell_is_skipped_in_a_line_unless_it_shall_not(cell, tmp_path, caplog, monkeypatch):
-    caplog.set_level("INFO")
+def test_a_complete_cell_is_skipped_in_a_line_unless_it_shall_not(cell, tmp_path, capsys, monkeypatch):
     first = cell()
     path = tmp_path / "cell" / "samples.parquet"
     written = path.stat().st_mtime_ns
+    capsys.readouterr()
     with monkeypatch.context() as patch:
         patch.setattr("canonxai.run.build_network", None)
         assert cell("data.batch_size=5", "save_maps=1") == first
+    assert capsys.readouterr().out.splitlines() == [
+        f"complete, run.resume=false computes it anew; results: {path.parent}"
+    ]
     assert path.stat().st_mtime_ns == written
-    assert [record.message for record in caplog.records].count(
-        f"complete: {path.parent}; run.resume=false computes it anew"
-    ) == 1
     cell("run.resume=false")
     assert path.stat().st_mtime_ns > written
 
