@@ -4,10 +4,7 @@ Config -> objects -> ``Trainer.predict`` -> summary.
 """
 
 import dataclasses
-import functools
-import json
 import logging
-import operator
 import os
 import platform
 import shutil
@@ -17,7 +14,7 @@ import typing
 import uuid
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +29,6 @@ from rich.console import Console
 
 from canonxai.attribution import Method
 from canonxai.attribution.rules import MERGED, rule_table
-from canonxai.canonizers import Agreement
 from canonxai.config import Canonizer, Data, build, cell_name, check_groups, state
 from canonxai.config import Method as MethodSchema
 from canonxai.data import DataModule
@@ -41,17 +37,17 @@ from canonxai.determinism import deterministic
 from canonxai.errors import UserError, check, check_choice
 from canonxai.explainer import Explainer, Explainers
 from canonxai.memo import OriginalMaps
-from canonxai.metrics import Metric
+from canonxai.metrics import Metric, columns_of
 from canonxai.models.build import build_network
-from canonxai.models.evaluator import Effect, Evaluator
+from canonxai.models.evaluator import Evaluator
 from canonxai.models.labels import LabelCheck, output_names, outputs_of_labels
 from canonxai.models.normalization import Normalization
 from canonxai.parallel import Processes, Share, devices_of, parent
 from canonxai.progress import ImageProgress
+from canonxai.results.cell import Plan, finish
 from canonxai.results.loggers import Cell, close, log_results
-from canonxai.results.maps import write_maps
 from canonxai.results.store import Store, StoreWriter, durable, locked, sample_schema, write_csv, writing
-from canonxai.results.summary import print_summary, summarize
+from canonxai.results.summary import print_summary
 from canonxai.resume import complete
 from canonxai.signals import Interrupted, batches, end_if_interrupted
 
@@ -217,7 +213,7 @@ class CellOutput:
     def __init__(
         self, cfg: DictConfig, folder: Path, metrics: dict[str, Metric], data: DataModule, together: int
     ) -> None:
-        self.cfg, self.folder, self.metrics, self.data, self.together = cfg, folder, metrics, data, together
+        self.cfg, self.folder, self.data = cfg, folder, data
         settings = typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
         self.cell = Cell(cfg.study, cell_name(cfg), folder, settings, (cfg.model.name, cfg.method.name, state(cfg)))
         self.store = Store(folder, sample_schema(metrics))
@@ -225,12 +221,26 @@ class CellOutput:
             with writing(folder):
                 (folder / "summary.json").unlink(missing_ok=True)
             self.store.clear()
-        self.writer = StoreWriter(self.store, getattr(data.dataset, "excluded", ()), cfg.save_maps, together)
+        self.writer = StoreWriter(self.store, cfg.save_maps, together)
+        about = {
+            "study": cfg.study,
+            "cell": self.cell.name,
+            "data": cfg.data.name,
+            "model": cfg.model.name,
+            "method": cfg.method.name,
+            "title": cfg.method.title,
+            "canonize": cfg.canonize,
+            "state": state(cfg),
+            "together": together,
+        }
+        excluded = [dataclasses.astuple(entry) for entry in getattr(data.dataset, "excluded", ())]
+        self.plan = Plan(about, columns_of(metrics), data.batches, len(data.dataset), cfg.save_maps, excluded)
 
     def begin(self) -> None:
         """Writes what is known before anything is computed."""
         with writing(self.folder), durable(self.folder / "config.yaml") as file:
             file.write(OmegaConf.to_yaml(self.cfg, resolve=True).encode())
+        self.plan.write(self.folder)
 
     def logger(self) -> Any:
         return build(self.cfg.logger, "logger", cell=self.cell) if self.cfg.logger else None
@@ -250,40 +260,7 @@ class CellOutput:
                     "results", share, len(self.store.done), self.data.batches,
                 )  # fmt: skip
                 return None
-            return self._finish()
-
-    def _finish(self) -> dict[str, Any]:
-        cfg, images = self.cfg, len(self.data.dataset)
-        self.store.finish()
-        excluded, seconds = self.writer.finish()
-        with writing(self.folder):
-            write_maps(self.folder, self.store.maps(cfg.save_maps))
-        summary = {
-            "study": cfg.study,
-            "cell": self.cell.name,
-            "data": cfg.data.name,
-            "model": cfg.model.name,
-            "method": cfg.method.name,
-            "title": cfg.method.title,
-            "canonize": cfg.canonize,
-            "state": state(cfg),
-            **summarize(self.store, self.metrics),
-            "excluded": excluded,
-            "seconds": seconds,
-            "images_per_second": images / seconds,
-            **joined(self.store.sessions()),
-            "together": self.together,
-            "folder": str(self.folder),
-        }
-        form = summary["evaluation"]
-        log.info(
-            "perturbation: %s network, precision %s: f is that of the network as written in float64 up to %.1e, on "
-            "average %.1e (%d images)", form["network"], form["precision"], *form["effect"].values(),
-        )  # fmt: skip
-        with writing(self.folder), durable(self.folder / "summary.json") as file:
-            file.write(json.dumps(summary, indent=2, allow_nan=False).encode())
-        self.store.close()
-        return summary
+            return finish(self.store, self.plan)
 
 
 class OfCell(Callback):
@@ -461,36 +438,6 @@ def evaluation(cfg: DictConfig, evaluator: Evaluator) -> dict[str, Any]:
         "difference": {dtype: dataclasses.asdict(value) for dtype, value in evaluator.agreement.items()},
         "effect": dataclasses.asdict(evaluator.effect),
     }
-
-
-def joined(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the processes that computed a cell measured of the networks, over the images of all of them."""
-    if any(session["versions"] != sessions[0]["versions"] for session in sessions):
-        log.warning("results: parts of this cell were computed by other versions of the software, see summary.json")
-    verified = [session["agreement"] for session in sessions if session["agreement"] is not None]
-    of_form = [session["evaluation"] for session in sessions]
-    effects = [effect for form in of_form if (effect := Effect(**form["effect"])).images]
-    return {
-        "agreement": {
-            "images": sum(one["images"] for one in verified),
-            "difference": _worst([one["difference"] for one in verified]),
-        } if verified else None,
-        "evaluation": {
-            **of_form[-1],
-            "difference": _worst([form["difference"] for form in of_form]),
-            "effect": dataclasses.asdict(functools.reduce(operator.or_, effects or [Effect()])),
-        },
-        "device": ", ".join(sorted({session["device"] for session in sessions})),
-        "versions": sessions[-1]["versions"],
-    }  # fmt: skip
-
-
-def _worst(differences: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    found: dict[str, Agreement] = {}
-    for difference in differences:
-        for dtype, values in difference.items():
-            found[dtype] = found.get(dtype, Agreement()) | Agreement(**values)
-    return {dtype: dataclasses.asdict(value) for dtype, value in found.items()}
 
 
 def versions() -> dict[str, str | None]:

@@ -15,6 +15,7 @@ import torch
 from canonxai.determinism import CUBLAS, deterministic
 from canonxai.errors import UserError
 from canonxai.parallel import Share
+from canonxai.report.cells import read_study
 from canonxai.results.store import Store, StoreWriter, locked
 from canonxai.run import run, run_together
 from tests.conftest import ROOT
@@ -110,7 +111,9 @@ def test_a_run_goes_on_where_it_broke_off(undisturbed, broken_off, cell, tmp_pat
 
 def test_a_run_that_broke_off_before_its_summary_computes_nothing_again(undisturbed, cell, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("canonxai.run.summarize", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "canonxai.results.cell.summarize_columns", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         cell()
     monkeypatch.setattr(Store, "write", None)
     assert cell()["agreement"]["images"] == 3
@@ -248,6 +251,19 @@ def test_a_whole_run_completes_what_shards_began(undisturbed, cell, tmp_path):
     cell("data.shard=2/3")
     cell()
     assert results(tmp_path / "cell") == undisturbed
+
+
+def test_the_report_merges_shards_of_several_machines(undisturbed, cell, tmp_path):
+    name = "tiny"
+    for index, machine in enumerate(("a", "b", "c"), 1):
+        assert cell(f"data.shard={index}/3", name=f"{machine}/{name}") is None
+    with pytest.raises(UserError, match="folder: expected complete cells"):
+        read_study([tmp_path / "a", tmp_path / "c"])
+    study = read_study([tmp_path / machine for machine in "abc"])
+    assert [found.folder for found in study.cells] == [tmp_path / "a" / name]
+    assert [problem.cell for problem in study.problems if problem.kind == "note"] == [name]
+    assert results(tmp_path / "a" / name)[:3] == undisturbed[:3]
+    assert study.cells[0].summary["excluded"] == 2 and study.cells[0].summary["agreement"]["images"] == 9
 
 
 def test_shares_are_a_partition_and_so_are_those_of_their_processes():

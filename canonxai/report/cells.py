@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 
 from canonxai.config import TOGETHER, differing_keys, flat, result_settings, state
 from canonxai.errors import UserError
+from canonxai.results.cell import FILE, merge
 from canonxai.results.store import COLUMNS
 
 NAMES = ("study", "cell", "data", "model", "method", "title", "state")  #: what the report needs of ``summary.json``
@@ -225,7 +226,8 @@ def read_study(folders: Sequence[Path]) -> Study:
     copies: dict[str, list[Cell]] = defaultdict(list)
     cells: list[Cell] = []
     problems: list[Problem] = []
-    for folder in _cell_folders(folders):
+    found_folders = list(_cell_folders(folders))
+    for folder in _merged(found_folders, problems):
         found = read_cell(folder)
         if isinstance(found, Problem):
             problems.append(found)
@@ -250,6 +252,24 @@ def read_study(folders: Sequence[Path]) -> Study:
         )
     pairs, refused = pair_cells(cells)
     return Study(folders, cells, pairs, [*problems, *missing_cells(cells, problems), *refused])
+
+
+def _merged(folders: Sequence[Path], problems: list[Problem]) -> Iterator[Path]:
+    """The folders of cells; shards of one cell that were computed in several are completed in the first."""
+    shards: dict[str, list[Path]] = defaultdict(list)
+    for folder in folders:
+        if (folder / "parts" / FILE).is_file() and not (folder / "summary.json").is_file():
+            shards[folder.name].append(folder)
+    others: set[Path] = set()
+    for name, same in shards.items():
+        try:
+            if len(same) > 1 and merge(same):
+                others |= set(same[1:])
+                told = f"its shards in {', '.join(map(str, same))} make it complete; the results are in the first"
+                problems.append(Problem("note", name, told))
+        except Exception as error:  # whatever a damaged file makes its reader raise
+            problems.append(Problem("damaged", name, f"its shards cannot be merged: {error}"))
+    yield from (folder for folder in folders if folder not in others)
 
 
 def _cell_folders(folders: Iterable[Path]) -> Iterator[Path]:

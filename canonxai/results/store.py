@@ -17,7 +17,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
@@ -28,10 +28,10 @@ from filelock import FileLock, Timeout
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from canonxai.data import Batch, Excluded
+from canonxai.data import Batch
 from canonxai.errors import UserError
 from canonxai.explainer import Evaluation
-from canonxai.metrics import Metric
+from canonxai.metrics import Column, Metric, columns_of
 from canonxai.results.maps import pack
 
 log = logging.getLogger(__name__)
@@ -55,10 +55,14 @@ _NAME = re.compile(r"part-(\d{8})-(\d{8})-([0-9a-f]{8})\.parquet")
 
 def sample_schema(metrics: Mapping[str, Metric]) -> pa.Schema:
     """The schema of ``samples.parquet``: :data:`COLUMNS` and those of the metrics, each with its description."""
+    return schema_of(columns_of(metrics))
+
+
+def schema_of(columns: Mapping[str, Column]) -> pa.Schema:
+    """The same of the columns of metrics."""
     fields = [pa.field(name, kind, metadata={"description": text}) for name, (kind, text) in COLUMNS.items()]
-    for metric in metrics.values():
-        for name, column in metric.columns.items():
-            fields.append(pa.field(name, TYPES[column.kind], metadata={"description": column.description}))
+    for name, column in columns.items():
+        fields.append(pa.field(name, TYPES[column.kind], metadata={"description": column.description}))
     return pa.schema(fields)
 
 
@@ -342,17 +346,14 @@ class StoreWriter(Callback):
 
     Args:
         store: where to.
-        excluded: what the data set left out from the beginning.
         maps: how many maps are kept.
         together: how many cells share the time.
     """
 
-    def __init__(self, store: Store, excluded: Sequence[Excluded] = (), maps: int = 0, together: int = 1) -> None:
+    def __init__(self, store: Store, maps: int = 0, together: int = 1) -> None:
         self.store, self.together = store, together
-        self.before = list(excluded)
         # batches before those of this process may hold no image that can be read, so each process keeps as many
         self.missing = maps
-        self.path = store.folder / "excluded.csv"
         self.since = time.monotonic()
 
     def on_predict_batch_end(
@@ -366,23 +367,6 @@ class StoreWriter(Callback):
         self.missing -= len(maps)
         note = {"seconds": (self.since - since) / self.together, "excluded": batch["excluded"]}
         self.store.write(batch["index"], outputs and outputs["columns"], note, maps)
-
-    def finish(self) -> tuple[int, float]:
-        """Writes ``excluded.csv``.
-
-        Returns:
-            How many files were left out, and how many seconds all batches took.
-        """
-        excluded, seconds = [astuple(entry) for entry in self.before], 0.0
-        for note in self.store.notes():
-            excluded += [tuple(entry) for entry in note.get("excluded", ())]
-            seconds += note.get("seconds", 0.0)
-        with writing(self.store.folder):
-            if excluded:
-                write_csv(self.path, [field.name for field in fields(Excluded)], excluded)
-            else:
-                self.path.unlink(missing_ok=True)
-        return len(excluded), seconds
 
 
 def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
