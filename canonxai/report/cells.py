@@ -226,8 +226,7 @@ def read_study(folders: Sequence[Path]) -> Study:
     copies: dict[str, list[Cell]] = defaultdict(list)
     cells: list[Cell] = []
     problems: list[Problem] = []
-    found_folders = list(_cell_folders(folders))
-    for folder in _merged(found_folders, problems):
+    for folder in _merged(list(_cell_folders(folders)), problems):
         found = read_cell(folder)
         if isinstance(found, Problem):
             problems.append(found)
