@@ -11,13 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
+from canonxai.config import CONF
 from canonxai.determinism import CUBLAS, deterministic
 from canonxai.errors import UserError
 from canonxai.parallel import Share
 from canonxai.report.cells import read_study
+from canonxai.results import store as store_module
 from canonxai.results.store import Store, StoreWriter, locked
 from canonxai.run import run, run_together
+from canonxai.signals import Interrupted, heeded
 from tests.conftest import ROOT
 from tests.killed import results
 from tests.tiny import CELL, Images
@@ -29,11 +34,20 @@ def cell(config, tmp_path):
     return lambda *overrides, name="cell": run(config(*CELL, *overrides), tmp_path / name)
 
 
+@pytest.fixture(scope="module")
+def complete_folder(tmp_path_factory):
+    """A cell to which nothing happened."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        run(compose("config", overrides=CELL), folder)
+    return folder
+
+
 @pytest.fixture
-def undisturbed(cell, tmp_path):
+def undisturbed(complete_folder):
     """What a cell's files are if nothing happens."""
-    cell(name="undisturbed")
-    return results(tmp_path / "undisturbed")
+    return results(complete_folder)
 
 
 @pytest.fixture
@@ -90,8 +104,8 @@ def test_20_kills_at_random_moments(tmp_path):
     assert done.stdout.splitlines()[-1].startswith("killed 2")
 
 
-def test_every_image_that_can_be_read_is_there_once(undisturbed, tmp_path):
-    table = pq.read_table(tmp_path / "undisturbed" / "samples.parquet")
+def test_every_image_that_can_be_read_is_there_once(complete_folder):
+    table = pq.read_table(complete_folder / "samples.parquet")
     assert table["sample_id"].to_pylist() == [10 * index for index in range(14) if index not in (0, 5)]
 
 
@@ -202,12 +216,12 @@ def test_nothing_depends_on_the_clock(undisturbed, cell, tmp_path, monkeypatch):
     assert results(tmp_path / "cell") == undisturbed
 
 
-def test_a_loading_process_that_dies_is_told_and_what_was_computed_is_kept(undisturbed, cell, tmp_path):
+def test_a_loading_process_that_dies_is_told_and_the_run_can_go_on(undisturbed, complete_folder, cell, tmp_path):
     killer = tmp_path / "loader"
     killer.touch()
     with pytest.raises(UserError, match="data.num_workers: expected loading processes that live, .*same command"):
         cell(f"+data.killer={killer}", "data.num_workers=1")
-    assert 1 <= len(Store(tmp_path / "cell", pq.read_schema(tmp_path / "undisturbed/samples.parquet")).done) <= 3
+    assert 1 <= len(Store(tmp_path / "cell", pq.read_schema(complete_folder / "samples.parquet")).done) <= 3
     killer.unlink()
     cell(f"+data.killer={killer}", "data.num_workers=2")
     assert results(tmp_path / "cell") == undisturbed
@@ -288,7 +302,6 @@ def test_a_shard_that_is_none_is_refused(cell, shard):
     [
         (signal.SIGTERM, ["data.num_workers=1"], True),  # as SLURM sends it: loading processes get it, too
         (signal.SIGINT, ["method=ixg,gradient"], True),
-        (signal.SIGUSR1, [], False),
     ],
 )
 def test_a_signal_ends_the_run_after_a_batch_with_a_code_that_says_resumable(
@@ -312,6 +325,21 @@ def test_a_signal_ends_the_run_after_a_batch_with_a_code_that_says_resumable(
     assert not (folder / "samples.parquet").exists() and not list(folder.glob("parts/*.tmp"))
     run(config(*CELL, "+data.pause=0.1"), folder)
     assert results(folder) == undisturbed
+
+
+def test_a_signal_before_the_first_batch_ends_it_at_once_and_another_later_lets_it_finish(undisturbed, cell, tmp_path):
+    with pytest.raises(Interrupted), heeded():
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("the handler did not raise")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as stopped, heeded():
+        pack = store_module.pack
+        patch.setattr(store_module, "pack", lambda *a: os.kill(os.getpid(), signal.SIGUSR1) or pack(*a))
+        cell()
+    assert stopped.value.code == 75 and "interrupted by SIGUSR1" in stopped.value.told
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+    assert len(list((tmp_path / "cell" / "parts").glob("part-*"))) == 1  # the batch during which it came
+    cell()
+    assert results(tmp_path / "cell") == undisturbed
 
 
 # several devices
