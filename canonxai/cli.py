@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from canonxai.config import CONF, register
 from canonxai.errors import UserError
+from canonxai.parallel import parent
 from canonxai.report.callback import report_pending
 from canonxai.signals import Interrupted, heeded
 from canonxai.targets import allow, check_targets, guard
@@ -45,7 +46,8 @@ def command(main: Callable[[], Any]) -> Callable[[], Any]:
             with heeded():
                 return main()
         except Interrupted as error:
-            print(error.told, file=sys.stderr)
+            if parent() is None:  # which tells it itself
+                print(error.told, file=sys.stderr)
             raise
         except MISTAKES as error:
             print(f"error: {message(error)}", file=sys.stderr)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 
 from canonxai.errors import UserError, check
@@ -68,6 +67,8 @@ def devices_of(accelerator: str, devices: Any) -> list[int]:
     Raises:
         UserError: if it stands for none.
     """
+    import torch
+
     is_cpu = accelerator == "cpu"
     if devices in ("auto", -1, "-1"):
         devices = 1 if is_cpu else torch.cuda.device_count()

@@ -162,7 +162,13 @@ def compute(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any] | N
             for place, output in enumerate(opened):
                 if place in module.errors or not lead:
                     continue
-                summaries.append(output.finish(share))
+                try:
+                    summaries.append(output.finish(share))
+                except UserError as error:
+                    module.errors[place] = error
+                    if len(module.errors) == len(cells):
+                        raise
+                    continue
                 if (summary := summaries[-1]) is not None:
                     logger = logger if place == 0 else output.logger()
                     log_results(logger, output.cell, summary)
@@ -171,9 +177,9 @@ def compute(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any] | N
             failed = False
         finally:
             close(logger, failed)
-    for place, error in module.errors.items():
-        log.error("%s: %s", cells[place][0].method.name, error)
-    if module.errors:
+    for place, failure in module.errors.items():
+        log.error("%s: %s", cells[place][0].method.name, failure)
+    if module.errors and lead:  # the lead finds out what lacks
         raise UserError(f"method: expected all to succeed, got errors of {len(module.errors)} of {len(cells)}.")
     return summaries if lead else [None] * len(cells)
 
