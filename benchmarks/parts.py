@@ -73,9 +73,9 @@ def watch_canonxai(parts: Parts) -> None:
 
     import canonxai.explainer
     import canonxai.report.build
+    import canonxai.results.cell
     import canonxai.run
     from canonxai.metrics.perturbation_metric import PerturbationMetric
-    from canonxai.results.maps import MapsWriter
     from canonxai.results.store import Store
 
     for owner, attribute, name in (
@@ -90,10 +90,9 @@ def watch_canonxai(parts: Parts) -> None:
         (canonxai.run, "write_rules", "rules"),
         (Store, "write", "writing"),
         (Store, "finish", "writing"),
-        (MapsWriter, "on_predict_batch_end", "writing"),
-        (MapsWriter, "on_predict_end", "writing"),
+        (canonxai.results.cell, "write_maps", "writing"),
         (canonxai.run, "log_results", "writing"),
-        (canonxai.run, "summarize", "summary"),
+        (canonxai.results.cell, "summarize_columns", "summary"),
         (canonxai.run, "print_summary", "summary"),
         (canonxai.report.build, "build_report", "report"),
     ):

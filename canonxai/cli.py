@@ -21,7 +21,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from canonxai.config import CONF, register
 from canonxai.errors import UserError
+from canonxai.parallel import parent
 from canonxai.report.callback import report_pending
+from canonxai.signals import Interrupted, heeded
 from canonxai.targets import allow, check_targets, guard
 from canonxai.together import cells_of_job
 
@@ -41,7 +43,12 @@ def command(main: Callable[[], Any]) -> Callable[[], Any]:
             return main()
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing them
         try:
-            return main()
+            with heeded():
+                return main()
+        except Interrupted as error:
+            if parent() is None:  # which tells it itself
+                print(error.told, file=sys.stderr)
+            raise
         except MISTAKES as error:
             print(f"error: {message(error)}", file=sys.stderr)
             report_pending()  # of the cells that did not fail
@@ -62,7 +69,8 @@ def job(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
             log.info("this experiment is a grid of cells, and this is one of them; for all add -m")
         try:
             check_targets(cfg, CONF)
-            return task(cfg)
+            with heeded():  # here, too, for launchers that have processes of their own
+                return task(cfg)
         except MISTAKES as error:
             log.error(message(error))
             if FULL_ERROR or hydra_config.mode == RunMode.MULTIRUN:

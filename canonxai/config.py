@@ -54,6 +54,7 @@ class Data:
     num_workers: int = MISSING
     on_error: str = "exclude"
     cache: str | None = None
+    shard: str | None = None  # i/n: this job computes every n-th batch, from the i-th on
 
 
 @dataclass
@@ -112,6 +113,19 @@ class Report:
 
 
 @dataclass
+class Run:
+    """How a cell is computed.
+
+    Attributes:
+        resume: whether what the folder holds of the cell is kept, and what is lacking is computed.
+        deterministic: whether only operations run that give the same bits each time.
+    """
+
+    resume: bool = True
+    deterministic: bool = False
+
+
+@dataclass
 class Config:
     study: str = "default"
     allow_targets: list[str] = field(default_factory=list)
@@ -120,6 +134,7 @@ class Config:
     canonize: bool = False
     target: Target = Target.label
     save_maps: int = 16
+    run: Run = field(default_factory=Run)
     perturbation: Perturbation = field(default_factory=Perturbation)
     data: Any = MISSING
     model: Any = MISSING
@@ -215,9 +230,9 @@ def options() -> str:
 
 
 #: keys on which no result depends
-_NO_SETTINGS = ("study", "allow_targets", "save_maps", "trainer", "logger", "report", "hydra")
+_NO_SETTINGS = ("study", "allow_targets", "save_maps", "run", "trainer", "logger", "report", "hydra")
 _NO_SETTINGS_OF = {
-    "data": ("batch_size", "num_workers", "on_error", "cache"),
+    "data": ("batch_size", "num_workers", "on_error", "cache", "shard"),
     "perturbation": ("batch_size", "channels_last", "compile", "verify", "tolerance"),
 }
 
@@ -236,6 +251,20 @@ def result_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     for group, keys in _NO_SETTINGS_OF.items():
         kept[group] = {key: value for key, value in kept.get(group, {}).items() if key not in keys}
     return kept
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        is_inner = isinstance(value, Mapping) and value
+        found |= flat(value, f"{prefix}{key}.") if is_inner else {prefix + key: value}
+    return found
+
+
+def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """The keys of which two mappings tell something else."""
+    return [key for key in sorted(first.keys() | second.keys()) if first.get(key) != second.get(key)]
 
 
 def cell_name(cfg: DictConfig, methods: Sequence[str] = ()) -> str:

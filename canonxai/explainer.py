@@ -1,6 +1,6 @@
 """The step that Lightning's predict loop drives: a batch is attributed, then the maps are evaluated."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -228,6 +228,7 @@ class Explainers(LightningModule):
 
     Args:
         explainers: of the same network, data, state of canonization and metrics.
+        done: the batches that each of them need not explain, by their number.
 
     Attributes:
         errors: those of explainers that failed, by their place.
@@ -236,9 +237,10 @@ class Explainers(LightningModule):
         UserError: on prediction, if all have failed.
     """
 
-    def __init__(self, explainers: Sequence[Explainer]) -> None:
+    def __init__(self, explainers: Sequence[Explainer], done: Sequence[Collection[int]] = ()) -> None:
         super().__init__()
         self.explainers = list(explainers)
+        self.done = done or [()] * len(explainers)
         self.networks = nn.ModuleList(explainers)  # for Lightning, which puts them on a device
         self.errors: dict[int, UserError] = {}
 
@@ -251,7 +253,7 @@ class Explainers(LightningModule):
         return [self._explain(place, batch, observation) for place in range(len(self.explainers))]
 
     def _explain(self, place: int, batch: Batch, observation: Observation) -> Evaluation | None:
-        if place in self.errors:
+        if place in self.errors or batch["index"] in self.done[place]:
             return None
         try:
             evaluation: Evaluation = self.explainers[place].explain(batch, observation)

@@ -3,23 +3,25 @@
 Config -> objects -> ``Trainer.predict`` -> summary.
 """
 
-import csv
 import dataclasses
-import json
 import logging
+import os
 import platform
+import shutil
 import subprocess
 import sys
-import time
 import typing
+import uuid
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -31,19 +33,23 @@ from canonxai.config import Canonizer, Data, build, cell_name, check_groups, sta
 from canonxai.config import Method as MethodSchema
 from canonxai.data import DataModule
 from canonxai.data.cache import Cached
+from canonxai.determinism import deterministic
 from canonxai.errors import UserError, check, check_choice
 from canonxai.explainer import Explainer, Explainers
 from canonxai.memo import OriginalMaps
-from canonxai.metrics import Metric
+from canonxai.metrics import Metric, columns_of
 from canonxai.models.build import build_network
 from canonxai.models.evaluator import Evaluator
 from canonxai.models.labels import LabelCheck, output_names, outputs_of_labels
 from canonxai.models.normalization import Normalization
+from canonxai.parallel import Processes, Share, devices_of, parent
 from canonxai.progress import ImageProgress
+from canonxai.results.cell import Plan, finish
 from canonxai.results.loggers import Cell, close, log_results
-from canonxai.results.maps import MapsWriter
-from canonxai.results.store import Store, StoreWriter, sample_schema, writing
-from canonxai.results.summary import print_summary, summarize
+from canonxai.results.store import Store, StoreWriter, durable, locked, sample_schema, write_csv, writing
+from canonxai.results.summary import print_summary
+from canonxai.resume import complete
+from canonxai.signals import Interrupted, batches, end_if_interrupted
 
 log = logging.getLogger(__name__)
 ORIGINALS = OriginalMaps()  #: shared by the cells of a multirun
@@ -52,15 +58,15 @@ MAPS_DEPEND_ON = ["seed", "precision", "perturbation", "target", "data", "model"
 PACKAGES = ("canonxai", "torch", "torchvision", "zennit", "pytorch-lightning", "hydra-core", "numpy", "scipy")
 
 
-def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Computes one cell and writes its results to ``folder``.
+def run(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
+    """Computes one cell and writes its results to ``folder``, or what is lacking of them.
 
     Args:
         cfg: the composed config, see ``conf/config.yaml``.
         folder: the cell's own folder.
 
     Returns:
-        The summary that ``summary.json`` holds.
+        The summary that ``summary.json`` holds; ``None`` if batches of other shards are lacking.
 
     Raises:
         UserError: for a mistake in the config, the model, the data or the folder.
@@ -68,11 +74,11 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return run_together([(cfg, folder)])[0]
 
 
-def run_together(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any]]:
+def run_together(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any] | None]:
     """Computes cells whose configs differ in their methods alone.
 
     They share network and data: each batch is loaded, and evaluated without perturbation, once for all. A cell that
-    fails does not stop the others.
+    fails does not stop the others. What is already there is kept, cells and batches.
 
     Args:
         cells: the config of each, and its folder.
@@ -84,12 +90,24 @@ def run_together(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any
         UserError: as :func:`run`; of a cell that failed once all others are complete.
     """
     quiet()
-    started = time.monotonic()
     for cfg, _ in cells:
         check_groups(cfg)
+    summaries = [complete(folder, plain(cfg)) if cfg.run.resume else None for cfg, folder in cells]
+    for (_, folder), summary in zip(cells, summaries, strict=True):
+        if summary is not None:
+            print(f"complete, run.resume=false computes it anew; results: {folder}")
+            shutil.rmtree(folder / "parts", ignore_errors=True)  # of a run that was killed at the very end
+    lacking = [cell for cell, summary in zip(cells, summaries, strict=True) if summary is None]
+    computed = iter(compute(lacking) if lacking else ())
+    return [next(computed) if summary is None else summary for summary in summaries]
+
+
+def compute(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any] | None]:
+    """Computes what is lacking of cells that are not complete; else as :func:`run_together`."""
     cfg = cells[0][0]
     check(0 <= cfg.seed < 2**63, "seed", "an integer >= 0, < 2^63", cfg.seed)
     check_choice("precision", cfg.precision, PRECISIONS)
+    check(cfg.save_maps >= 0, "save_maps", "an integer >= 0", cfg.save_maps)
     metrics = build_metrics(cfg)
     dataset = build(cfg.data, "data", Data)
     if not getattr(dataset, "has_masks", True) and "mask" in (getattr(m, "region", "") for m in metrics.values()):
@@ -99,45 +117,92 @@ def run_together(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any
     names = dataset.classes if cfg.model.classes is None else output_names(cfg.model.classes)
     outputs = outputs_of_labels(names, dataset.classes, getattr(dataset, "class_ids", None))
     data = DataModule(dataset, cfg.data.batch_size, cfg.data.num_workers, cfg.data.on_error, outputs)
-    explainers = build_explainers([cfg for cfg, _ in cells], metrics, len(names))
-    outputs_of_cells = [CellOutput(cfg, folder, metrics, data) for cfg, folder in cells]
-    for output, explainer in zip(outputs_of_cells, explainers, strict=True):
-        write_rules(output.folder, explainer, data)
-
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    logger = outputs_of_cells[0].logger()
-    what = cfg.method.title if len(cells) == 1 else f"{len(cells)} methods"
-    progress = ImageProgress(f"{what}, {cfg.model.name}, {state(cfg)}", len(data.dataset), console)
-    callbacks = [callback for place, output in enumerate(outputs_of_cells) for callback in output.callbacks(place)]
-    module = Explainers(explainers)
-    failed = True
-    try:
-        trainer = build_trainer(cfg, logger, [*callbacks, progress, OfCell(LabelCheck(len(names)), 0)])
-        trainer.predict(module, datamodule=data, return_predictions=False)
-        about = {
-            "agreement": agreement(explainers[0]),
-            "evaluation": evaluation(cfg, explainers[0].evaluator),
-            "device": str(trainer.strategy.root_device),
-            "versions": versions(),
-            "together": len(cells),
-        }
-        summaries = []
-        for place, output in enumerate(outputs_of_cells):
-            if place in module.errors:
-                continue
-            logger = logger if place == 0 else output.logger()
-            summaries.append(output.finish((time.monotonic() - started) / len(cells), about))
-            log_results(logger, output.cell, summaries[-1])
-            close(logger, failed=False)
-            print_summary(summaries[-1], console)
-        failed = False
-    finally:
-        close(logger, failed)
-    for place, error in module.errors.items():
-        log.error("%s: %s", cells[place][0].method.name, error)
-    if module.errors:
+    share, devices = Share.of(cfg.data.shard), choose_devices(cfg)
+    shares = [share.split(rank, len(devices)) for rank in range(len(devices))]
+    check(cfg.run.resume or cfg.data.shard is None, "run.resume", "true with data.shard", False, "Remove the folder.")
+    processes = Processes(shares[1:], [f"[{number}]" if is_gpu(cfg) else "1" for number in devices[1:]])
+    label_check = LabelCheck(len(names))
+    with ExitStack() as stack:
+        stack.enter_context(deterministic(cfg.run.deterministic))
+        explainers = build_explainers([cfg for cfg, _ in cells], metrics, len(names))
+        trainer = build_trainer(cfg)
+        lead = parent() is None
+        if lead:
+            for _, folder in cells:
+                stack.enter_context(locked(folder, f"shard-{share.index + 1}-of-{share.count}"))
+        opened = [CellOutput(cfg, folder, metrics, data, len(cells)) for cfg, folder in cells]
+        if lead:
+            for output, explainer in zip(opened, explainers, strict=True):
+                output.begin()
+                write_rules(output.folder, explainer, data)
+        logger = opened[0].logger() if lead else None
+        failed = True
+        try:
+            done = [output.store.done for output in opened]
+            data.todo = [
+                batch for batch in range(data.batches) if batch in shares[0] and not all(batch in d for d in done)
+            ]
+            if any(done):
+                told = ", ".join(str(len(batches)) for batches in done)
+                log.info("resume: %s of %d batches are there", told, data.batches)
+            console = Console(width=None if sys.stdout.isatty() else 120)
+            what = cfg.method.title if len(cells) == 1 else f"{len(cells)} methods"
+            part = "" if shares[0].count == 1 else f", {shares[0]}"
+            title = f"{what}, {cfg.model.name}, {state(cfg)}{part}"
+            progress = ImageProgress(title, data.images(data.todo), console)
+            module = Explainers(explainers, [set(batches) for batches in done])
+            session = Session(opened, cfg, explainers[0])
+            callbacks: list[Callback] = [OfCell(output.writer, place) for place, output in enumerate(opened)]
+            callbacks = [session, *callbacks, progress, OfCell(label_check, 0), Attentive(processes)]
+            trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
+            with processes:
+                predict(trainer, module, data)
+                processes.wait()
+            summaries: list[dict[str, Any] | None] = []
+            for place, output in enumerate(opened):
+                if place in module.errors or not lead:
+                    continue
+                try:
+                    summaries.append(output.finish(share))
+                except UserError as error:
+                    module.errors[place] = error
+                    if len(module.errors) == len(cells):
+                        raise
+                    continue
+                if (summary := summaries[-1]) is not None:
+                    logger = logger if place == 0 else output.logger()
+                    log_results(logger, output.cell, summary)
+                    close(logger, failed=False)
+                    print_summary(summary, console)
+            failed = False
+        finally:
+            close(logger, failed)
+    for place, failure in module.errors.items():
+        log.error("%s: %s", cells[place][0].method.name, failure)
+    if module.errors and lead:  # the lead finds out what lacks
         raise UserError(f"method: expected all to succeed, got errors of {len(module.errors)} of {len(cells)}.")
-    return summaries
+    return summaries if lead else [None] * len(cells)
+
+
+def predict(trainer: Trainer, module: Explainers, data: DataModule) -> None:
+    """Lightning's predict loop; a signal ends it after a batch."""
+    with batches():
+        try:
+            if data.todo:
+                trainer.predict(module, datamodule=data, return_predictions=False)
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker (pid"):
+                raise
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"data.num_workers: expected loading processes that live, got: {reason} What was computed is kept, and "
+                "the same command goes on. Too little memory is a frequent cause: use fewer of them."
+            ) from error
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The config as it is read from a file."""
+    return typing.cast("dict[str, Any]", yaml.safe_load(OmegaConf.to_yaml(cfg, resolve=True)))
 
 
 class CellOutput:
@@ -148,32 +213,22 @@ class CellOutput:
         folder: the cell's folder.
         metrics: what is computed.
         data: the samples.
+        together: how many cells are computed at once.
     """
 
-    def __init__(self, cfg: DictConfig, folder: Path, metrics: dict[str, Metric], data: DataModule) -> None:
-        self.cfg, self.folder, self.metrics, self.data = cfg, folder, metrics, data
+    def __init__(
+        self, cfg: DictConfig, folder: Path, metrics: dict[str, Metric], data: DataModule, together: int
+    ) -> None:
+        self.cfg, self.folder, self.data = cfg, folder, data
         settings = typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
         self.cell = Cell(cfg.study, cell_name(cfg), folder, settings, (cfg.model.name, cfg.method.name, state(cfg)))
         self.store = Store(folder, sample_schema(metrics))
-        self.writer = StoreWriter(self.store, getattr(data.dataset, "excluded", ()))
-        self.maps = MapsWriter(folder, cfg.save_maps)
-
-    def logger(self) -> Any:
-        return build(self.cfg.logger, "logger", cell=self.cell) if self.cfg.logger else None
-
-    def callbacks(self, place: int) -> list[Callback]:
-        return [OfCell(callback, place) for callback in (self.writer, self.maps)]
-
-    def finish(self, seconds: float, about: dict[str, Any]) -> dict[str, Any]:
-        """Completes the results, and writes and returns the summary."""
-        cfg, images = self.cfg, len(self.data.dataset)
-        expected = images - self.writer.unreadable
-        check(self.store.rows == expected, "trainer", f"all {expected} images to be explained", self.store.rows)
-        self.store.finish()
-        summary = {
+        if parent() is None and not cfg.run.resume:
+            with writing(folder):
+                (folder / "summary.json").unlink(missing_ok=True)
+            self.store.clear()
+        self.writer = StoreWriter(self.store, cfg.save_maps, together)
+        about = {
             "study": cfg.study,
             "cell": self.cell.name,
             "data": cfg.data.name,
@@ -182,16 +237,36 @@ class CellOutput:
             "title": cfg.method.title,
             "canonize": cfg.canonize,
             "state": state(cfg),
-            **summarize(self.store, self.metrics),
-            "excluded": len(self.writer.before) + self.writer.unreadable,
-            "seconds": seconds,
-            "images_per_second": images / seconds,
-            **about,
-            "folder": str(self.folder),
+            "together": together,
         }
-        with writing(self.folder):
-            (self.folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False))
-        return summary
+        excluded = [dataclasses.astuple(entry) for entry in getattr(data.dataset, "excluded", ())]
+        self.plan = Plan(about, columns_of(metrics), data.batches, len(data.dataset), cfg.save_maps, excluded)
+
+    def begin(self) -> None:
+        """Writes what is known before anything is computed."""
+        with writing(self.folder), durable(self.folder / "config.yaml") as file:
+            file.write(OmegaConf.to_yaml(self.cfg, resolve=True).encode())
+        self.plan.write(self.folder)
+
+    def logger(self) -> Any:
+        return build(self.cfg.logger, "logger", cell=self.cell) if self.cfg.logger else None
+
+    def finish(self, share: Share) -> dict[str, Any] | None:
+        """Completes the results, and writes and returns the summary, once all shares are there."""
+        with locked(self.folder, "merge", wait=True):
+            if (summary := complete(self.folder, plain(self.cfg))) is not None:
+                return summary  # another shard was faster
+            self.store.refresh()
+            own = [batch for batch in range(self.data.batches) if batch in share]
+            count = sum(batch in self.store.done for batch in own)
+            check(count == len(own), "trainer", f"all {len(own)} batches to be explained", count)
+            if len(self.store.done) < self.data.batches:
+                log.info(
+                    "shard %s is complete: %d of %d batches are there; the job that computes the last one writes the "
+                    "results", share, len(self.store.done), self.data.batches,
+                )  # fmt: skip
+                return None
+            return finish(self.store, self.plan)
 
 
 class OfCell(Callback):
@@ -208,6 +283,47 @@ class OfCell(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.callback.on_predict_end(trainer, pl_module)
+
+
+class Session(Callback):
+    """Keeps what this process measured of the networks, for the summary, as long as it measures."""
+
+    def __init__(self, outputs: Sequence[CellOutput], cfg: DictConfig, explainer: Explainer) -> None:
+        self.outputs, self.cfg, self.explainer = outputs, cfg, explainer
+        self.name, self.measured = uuid.uuid4().hex, -1
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        measured = self.explainer.verified + self.explainer.evaluator.effect.images
+        if measured == self.measured:
+            return
+        self.measured = measured
+        about = {
+            "agreement": agreement(self.explainer),
+            "evaluation": evaluation(self.cfg, self.explainer.evaluator),
+            "device": str(trainer.strategy.root_device),
+            "versions": versions(),
+        }
+        for output in self.outputs:
+            output.store.write_session(self.name, about)
+
+
+class Attentive(Callback):
+    """Ends the loop after a batch if a signal came, another process of this run failed, or the one it helps is gone."""
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        end_if_interrupted()
+        self.processes.look()
+        if parent() not in (None, os.getppid()):
+            raise Interrupted("the end of the process that started this one")
 
 
 def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
@@ -253,16 +369,33 @@ def build_explainers(cfgs: Sequence[DictConfig], metrics: dict[str, Metric], out
     ]
 
 
-def build_trainer(cfg: DictConfig, logger: Any, callbacks: list[Any]) -> Trainer:
-    """Lightning's Trainer, so that gradients can be had in its predict loop."""
+def is_gpu(cfg: DictConfig) -> bool:
+    return str(cfg.trainer.get("accelerator")) != "cpu"
+
+
+def choose_devices(cfg: DictConfig) -> list[int]:
+    """The devices, one a process; the config is left with the first."""
     if cfg.trainer.get("accelerator") == "auto":  # of GPUs, only those that compute in float64, as the checks do
         cfg.trainer.accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    nodes = cfg.trainer.get("num_nodes", 1)
+    check(nodes == 1, "trainer.num_nodes", "1", nodes, "Give each machine a part of the cell by data.shard=i/n.")
+    if (given := cfg.trainer.get("devices", 1)) == 1:
+        return [0]
+    devices = devices_of(
+        cfg.trainer.accelerator, OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
+    )
+    cfg.trainer.devices = [devices[0]] if is_gpu(cfg) else 1
+    return devices
+
+
+def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback] = ()) -> Trainer:
+    """Lightning's Trainer, so that gradients can be had in its predict loop."""
     try:
         trainer: Trainer = build(
             cfg.trainer,
             "trainer",
-            logger=logger or False,
-            callbacks=callbacks,
+            logger=False,
+            callbacks=list(callbacks),
             inference_mode=False,
             enable_progress_bar=False,
             enable_checkpointing=False,
@@ -271,7 +404,10 @@ def build_trainer(cfg: DictConfig, logger: Any, callbacks: list[Any]) -> Trainer
     except (MisconfigurationException, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"trainer: expected a device of this machine, got: {reason} Use trainer=auto.") from error
-    check(trainer.world_size == 1, "trainer.devices", "one process (devices=1, num_nodes=1)", trainer.world_size)
+    check(
+        trainer.world_size == 1, "trainer", "processes that trainer.devices or data.shard make, and no others",
+        f"{trainer.world_size} of {type(trainer.strategy).__name__}",
+    )  # fmt: skip
     return trainer
 
 
@@ -281,10 +417,9 @@ def write_rules(folder: Path, explainer: Explainer, data: DataModule) -> None:
     query = explainer.query(sample["image"][None], torch.tensor([sample["label"]]), torch.tensor([sample["sample_id"]]))
     composite = explainer.method.composite(query, explainer.canonizers)
     layers = rule_table(explainer.explained, composite, explainer.canonizers)
-    with writing(folder), (folder / "rules.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, [field.name for field in dataclasses.fields(layers[0])])
-        table.writeheader()
-        table.writerows(map(dataclasses.asdict, layers))
+    with writing(folder):
+        names = [field.name for field in dataclasses.fields(layers[0])]
+        write_csv(folder / "rules.csv", names, map(dataclasses.astuple, layers))
     counts = Counter(layer.rule for layer in layers)
     log.info("rules: %s; see rules.csv", ", ".join(f"{count} x {rule}" for rule, count in counts.most_common()))
     for layer in layers:
@@ -302,18 +437,12 @@ def agreement(explainer: Explainer) -> dict[str, Any] | None:
 
 def evaluation(cfg: DictConfig, evaluator: Evaluator) -> dict[str, Any]:
     """The form of the network that perturbation tests evaluated, and how far it is from the network as written."""
-    effect = evaluator.effect
-    form = "fused" if evaluator.is_fused else "original"
-    log.info(
-        "perturbation: %s network, precision %s: f is that of the network as written in float64 up to %.1e, on average "
-        "%.1e (%d images)", form, cfg.perturbation.precision, effect.max, effect.mean, effect.images,
-    )  # fmt: skip
     return {
-        "network": form,
+        "network": "fused" if evaluator.is_fused else "original",
         "precision": cfg.perturbation.precision,
         "batch_size": evaluator.batch_size.size,
         "difference": {dtype: dataclasses.asdict(value) for dtype, value in evaluator.agreement.items()},
-        "effect": dataclasses.asdict(effect),
+        "effect": dataclasses.asdict(evaluator.effect),
     }
 
 

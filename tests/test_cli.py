@@ -12,6 +12,7 @@ import pytest
 from canonxai.cli import message
 from canonxai.config import CONF
 from canonxai.errors import UserError
+from canonxai.results.store import Store
 
 TINY = ("data.size=2", "trainer=cpu", "metric=[localization]")
 
@@ -121,13 +122,14 @@ def test_help_has_a_line_for_each_option_of_each_group(cli):
             assert re.search(rf"^  {path.stem} +\S", done.stdout, re.MULTILINE), path
 
 
-def test_a_full_disk_stops_the_run_with_one_line_and_keeps_what_was_written(tmp_path):
+def test_a_full_disk_stops_the_run_with_one_line_and_keeps_what_was_written(tmp_path, main, monkeypatch):
     """A limit on the size of a file, which only the picture exceeds, stands for a disk that fills up."""
+    cell = ["data.size=4", "data.batch_size=1", "trainer=cpu", "metric=[localization]"]
     done = subprocess.run(
-        [sys.executable, "-m", "canonxai", "data.size=4", "data.batch_size=1", "trainer=cpu", "metric=[localization]"],
+        [sys.executable, "-m", "canonxai", *cell],
         cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)),
     )  # fmt: skip
     assert done.returncode == 1
     (folder,) = folders(tmp_path / "multirun" / "default")
@@ -137,6 +139,10 @@ def test_a_full_disk_stops_the_run_with_one_line_and_keeps_what_was_written(tmp_
     assert "Traceback" not in done.stderr
     parts = [pq.read_table(path) for path in sorted((folder / "parts").glob("*.parquet"))]
     assert [part["sample_id"].to_pylist() for part in parts] == [[0], [1], [2], [3]]
+    monkeypatch.setattr(Store, "write", None)  # nothing is computed again
+    main(*cell)
+    assert pq.read_table(folder / "samples.parquet")["sample_id"].to_pylist() == [0, 1, 2, 3]
+    assert (folder / "maps.png").stat().st_size > 40_000
 
 
 def test_one_cell_of_an_experiment_says_that_there_are_more(cli):

@@ -99,7 +99,7 @@ def test_every_data_set_composes(config, name):
 
 @pytest.mark.parametrize("name", [name for name in options("trainer") if name != "gpu"])
 def test_every_trainer_builds(config, name):
-    assert build_trainer(config(f"trainer={name}"), None, []).num_devices == 1
+    assert build_trainer(config(f"trainer={name}")).num_devices == 1
 
 
 @pytest.mark.parametrize("name", options("logger"))

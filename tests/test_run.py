@@ -24,7 +24,7 @@ def cell(config, tmp_path):
     """Runs a small cell on the CPU and returns its samples by column, and its summary."""
 
     def compute(*overrides, name="cell"):
-        summary = run(config("trainer=cpu", "data.size=12", *overrides), tmp_path / name)
+        summary = run(config("trainer=cpu", "data.size=12", "run.resume=false", *overrides), tmp_path / name)
         return pq.read_table(tmp_path / name / "samples.parquet").to_pydict(), summary
 
     return compute
@@ -230,7 +230,7 @@ def explain(tmp_path, dataset, network, method=None):
     store = Store(tmp_path, sample_schema(chosen))
     explainer = Explainer(network, Normalization([0.0] * 3, [1.0] * 3), method or Gradient(), chosen)
     cfg = OmegaConf.create({"trainer": {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu"}})
-    build_trainer(cfg, None, [StoreWriter(store)]).predict(
+    build_trainer(cfg, [StoreWriter(store)]).predict(
         explainer, datamodule=DataModule(dataset, 2, 0), return_predictions=False
     )
     store.finish()
@@ -248,7 +248,7 @@ def test_an_image_without_an_object_is_counted_and_left_out(tmp_path):
 def test_a_map_that_is_not_a_number_stops_the_run_and_keeps_what_was_computed(tmp_path):
     with pytest.raises(UserError, match="method: expected finite relevance, got NaN or infinity for sample 4"):
         explain(tmp_path, Dataset(), Network(bad=40 / 255))
-    parts = [pq.read_table(path) for path in sorted((tmp_path / "parts").iterdir())]
+    parts = [pq.read_table(path) for path in sorted((tmp_path / "parts").glob("*.parquet"))]
     assert [index for part in parts for index in part["sample_id"].to_pylist()] == [0, 1, 2, 3]
 
 
@@ -287,9 +287,9 @@ def test_a_run_that_fails_keeps_the_complete_results_of_an_earlier_one(cell, tmp
     cell("data.size=3")
     before = (tmp_path / "cell" / "samples.parquet").read_bytes()
     for mistake, message in [
-        ("trainer.devices=2", "trainer.devices: expected one process"),
+        ("trainer.devices=2", "trainer.devices: expected one device where there is no command line"),
         ("trainer.accelerator=foo", "trainer: expected a device of this machine"),
-        ("+trainer.limit_predict_batches=1", "trainer: expected all 3 images to be explained, got 1"),
+        ("+trainer.limit_predict_batches=1", "trainer: expected all 3 batches to be explained, got 1"),
     ]:
         with pytest.raises(UserError, match=message):
             cell("data.size=3", "data.batch_size=1", mistake)

@@ -39,9 +39,8 @@ def test_a_batch_is_loaded_and_evaluated_unperturbed_once(config, tmp_path, monk
     load, forward = Scenes.__getitem__, Evaluator.forward
     monkeypatch.setattr(Scenes, "__getitem__", lambda *a: counts.update(["loaded"]) or load(*a))
     monkeypatch.setattr(Evaluator, "forward", lambda *a: counts.update(["evaluated"]) or forward(*a))
-    cells = [
-        (config(*CELL, "metric=[localization]", f"method={method}"), tmp_path / method) for method in ("ixg", "random")
-    ]
+    overrides = [*CELL, "run.resume=false", "metric=[localization]"]
+    cells = [(config(*overrides, f"method={method}"), tmp_path / method) for method in ("ixg", "random")]
     run_together(cells[:1])
     alone = dict(counts)
     counts.clear()

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from canonxai.errors import UserError, check, check_choice
+from canonxai.signals import ignore
 
 ON_ERROR = ("exclude", "raise")
 
@@ -56,6 +57,7 @@ class Batch(TypedDict):
     label: Int64[Tensor, " batch"]
     box: Bool[Tensor, "batch height width"]
     mask: Bool[Tensor, "batch height width"]
+    index: int  #: which batch of the data set it is
     excluded: list[tuple[Any, ...]]  #: fields of :class:`Excluded`
 
 
@@ -73,13 +75,19 @@ class LocalizationDataset(Protocol):
 class DataModule(LightningDataModule):
     """Batches of a data set, in its own order, each sample once.
 
+    Batch ``b`` holds the samples from ``b * batch_size`` on, whichever batches a process computes.
+
     Args:
         dataset: the samples to predict on.
-        batch_size: samples a batch; results do not depend on it.
+        batch_size: samples a batch; results depend on it by rounding alone.
         num_workers: loading processes; results do not depend on it.
         on_error: what happens to a file or annotation with an error (:class:`Excluded`), whether it is found when the
             data set is built or while it is read: ``exclude`` it, to be counted and listed, or ``raise``.
         outputs: which output of the network each label is, ``None`` for one that it has not; by default the same.
+
+    Attributes:
+        batches: how many there are.
+        todo: those that the loader yields; all, unless changed.
 
     Raises:
         UserError: if an argument is out of its range, or for an error that was found, with ``on_error="raise"``.
@@ -102,7 +110,19 @@ class DataModule(LightningDataModule):
         self.num_workers = num_workers
         self.on_error = on_error
         self.outputs = outputs
+        self.batches = -(-len(dataset) // batch_size)
+        self.todo: Sequence[int] = range(self.batches)
         self._check(getattr(dataset, "excluded", ()))
+
+    def images(self, batches: Sequence[int]) -> int:
+        """How many images, readable or not, some batches have."""
+        return sum(len(self._of(batch)) for batch in batches)
+
+    def batch(self, index: int) -> Batch:
+        """One batch of the data set."""
+        batch = self.collate([self.dataset[sample] for sample in self._of(index)])
+        batch["index"] = index
+        return batch
 
     def first(self) -> Sample:
         """The first sample that can be read.
@@ -143,20 +163,38 @@ class DataModule(LightningDataModule):
                 f"{errors[0].detail or 'no details'}), the first of {len(errors)}. Or data.on_error=exclude."
             )
 
+    def _of(self, batch: int) -> range:
+        return range(len(self.dataset))[batch * self.batch_size : (batch + 1) * self.batch_size]
+
     def predict_dataloader(self) -> DataLoader[Batch]:
-        dataset: Dataset[Batch] = self.dataset  # type: ignore[assignment]
         return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
+            _Batches(self),
+            sampler=self.todo,
+            batch_size=None,
             num_workers=self.num_workers,
-            collate_fn=self.collate,
+            collate_fn=_as_it_is,
+            worker_init_fn=ignore,
             pin_memory=torch.cuda.is_available(),
         )
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         # here and not in collate, as what a loading process raises comes with its traceback
         self._check(Excluded(*entry) for entry in batch["excluded"])
-        # Lightning remembers the index of every sample that it predicted; memory would grow with the data set
-        loader: Any = self.trainer and self.trainer.predict_dataloaders
-        loader.batch_sampler.seen_batch_indices.clear()
         return batch
+
+
+class _Batches(Dataset[Batch]):
+    """The batches of a data module by their number: with a batch sampler, Lightning would remember all indices."""
+
+    def __init__(self, data: DataModule) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return self.data.batches
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.data.batch(index)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

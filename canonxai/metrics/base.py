@@ -1,7 +1,7 @@
 """What a metric sees and what it says of itself."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, ClassVar, Literal, TypeVar, cast
@@ -129,3 +129,8 @@ def heatmap(
 ) -> Float[Tensor, "batch height width"]:
     """The attribution of each pixel: the sum over its channels."""
     return attribution.sum(1)
+
+
+def columns_of(metrics: Mapping[str, Metric]) -> dict[str, Column]:
+    """The columns of several metrics."""
+    return {name: column for metric in metrics.values() for name, column in metric.columns.items()}

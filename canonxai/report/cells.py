@@ -20,8 +20,9 @@ import yaml
 from jaxtyping import Float, Int64, Shaped
 from omegaconf import OmegaConf
 
-from canonxai.config import TOGETHER, result_settings, state
+from canonxai.config import TOGETHER, differing_keys, flat, result_settings, state
 from canonxai.errors import UserError
+from canonxai.results.cell import FILE, merge
 from canonxai.results.store import COLUMNS
 
 NAMES = ("study", "cell", "data", "model", "method", "title", "state")  #: what the report needs of ``summary.json``
@@ -110,7 +111,7 @@ class Cell:
     def twin_settings(self) -> dict[str, Any]:
         """What two cells must share to be compared: all settings but those of canonization, by dotted key."""
         settings = result_settings(self.settings)
-        return dict(_flat({key: value for key, value in settings.items() if key not in ("canonize", "canonizer")}))
+        return flat({key: value for key, value in settings.items() if key not in ("canonize", "canonizer")})
 
     @cached_property
     def sample_id(self) -> Int64[np.ndarray, " n"]:
@@ -225,7 +226,7 @@ def read_study(folders: Sequence[Path]) -> Study:
     copies: dict[str, list[Cell]] = defaultdict(list)
     cells: list[Cell] = []
     problems: list[Problem] = []
-    for folder in _cell_folders(folders):
+    for folder in _merged(list(_cell_folders(folders)), problems):
         found = read_cell(folder)
         if isinstance(found, Problem):
             problems.append(found)
@@ -250,6 +251,24 @@ def read_study(folders: Sequence[Path]) -> Study:
         )
     pairs, refused = pair_cells(cells)
     return Study(folders, cells, pairs, [*problems, *missing_cells(cells, problems), *refused])
+
+
+def _merged(folders: Sequence[Path], problems: list[Problem]) -> Iterator[Path]:
+    """The folders of cells; shards of one cell that were computed in several are completed in the first."""
+    shards: dict[str, list[Path]] = defaultdict(list)
+    for folder in folders:
+        if (folder / "parts" / FILE).is_file() and not (folder / "summary.json").is_file():
+            shards[folder.name].append(folder)
+    others: set[Path] = set()
+    for name, same in shards.items():
+        try:
+            if len(same) > 1 and merge(same):
+                others |= set(same[1:])
+                told = f"its shards in {', '.join(map(str, same))} make it complete; the results are in the first"
+                problems.append(Problem("note", name, told))
+        except Exception as error:  # whatever a damaged file makes its reader raise
+            problems.append(Problem("damaged", name, f"its shards cannot be merged: {error}"))
+    yield from (folder for folder in folders if folder not in others)
 
 
 def _cell_folders(folders: Iterable[Path]) -> Iterator[Path]:
@@ -406,23 +425,19 @@ def _named(pairs: Sequence[Pair]) -> list[Pair]:
     for pair in pairs:
         others = [other for other in pairs if other.canonized.state == pair.canonized.state]
         settings = _all_settings(pair.canonized)
-        keys = sorted({k for other in others for k in _differing_keys(settings, _all_settings(other.canonized))})
+        keys = sorted({k for other in others for k in differing_keys(settings, _all_settings(other.canonized))})
         named.append(replace(pair, variant=", ".join(f"{key}={settings.get(key)}" for key in keys)))
     return named
 
 
 def _differing(cell: Cell, other: Cell) -> list[str]:
     """The settings in which two cells differ, canonization aside."""
-    return _differing_keys(cell.twin_settings, other.twin_settings)
+    return differing_keys(cell.twin_settings, other.twin_settings)
 
 
 def _all_settings(cell: Cell) -> dict[str, Any]:
     """All settings on which results depend, how it was canonized included, by dotted key."""
-    return dict(_flat(result_settings(cell.settings)))
-
-
-def _differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    return [key for key in sorted(first.keys() | second.keys()) if first.get(key) != second.get(key)]
+    return flat(result_settings(cell.settings))
 
 
 def _not_same_images(pair: Pair) -> str:
@@ -431,7 +446,7 @@ def _not_same_images(pair: Pair) -> str:
         {**{name: [direction] for name, direction in cell.metrics.items()}, **cell.curves}
         for cell in (pair.original, pair.canonized)
     )
-    if others := _differing_keys(first, second):
+    if others := differing_keys(first, second):
         return f"they tell of other metrics, or of another direction: {', '.join(others)}"
     if not len(pair.sample_id):
         return "they have no sample in common"
@@ -457,11 +472,3 @@ def _notes(pair: Pair) -> list[Problem]:
     if others := [name for name in versions[0] if versions[0][name] != versions[1].get(name)]:
         notes.append(f"computed by another version of {', '.join(others)} than {pair.original.name}")
     return [Problem("note", pair.canonized.name, note) for note in notes]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

@@ -1,60 +1,48 @@
-"""The first maps of a cell, as arrays and as a picture."""
+"""The first maps of a cell, as arrays and as a picture.
 
+They are kept with the results of their batch, packed, until the cell is complete.
+"""
+
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from canonxai.data import Batch
-from canonxai.errors import check
-from canonxai.explainer import Evaluation
-from canonxai.results.store import writing
 
 COLUMNS = 8  #: pairs of image and map in a row
 
 
-class MapsWriter(Callback):
-    """Writes ``maps.npz`` and ``maps.png`` once it has seen the first ``count`` maps, or all if there are fewer.
+def pack(batch: Batch, heatmap: Float[Tensor, "batch height width"], count: int) -> list[bytes]:
+    """At most ``count`` of a batch's first images and maps, each as a NumPy archive."""
+    tensors = {name: batch[name] for name in ("sample_id", "label", "image", "box")}
+    tensors["heatmap"] = heatmap.to(torch.float32)
+    packed = []
+    for row in range(min(count, len(heatmap))):
+        file = io.BytesIO()
+        np.savez(file, allow_pickle=False, **{name: tensor[row].cpu().numpy() for name, tensor in tensors.items()})
+        packed.append(file.getvalue())
+    return packed
+
+
+def write_maps(folder: Path, packed: Sequence[bytes]) -> None:
+    """Writes ``maps.npz`` and ``maps.png``, or removes those of an earlier run if there is no map.
 
     ``maps.npz`` holds ``sample_id``, ``label``, ``image`` (uint8, channels first), ``box`` and ``heatmap`` (float32,
     the channel-summed map).
-
-    Args:
-        folder: where to.
-        count: how many, >= 0.
     """
-
-    def __init__(self, folder: Path, count: int) -> None:
-        check(count >= 0, "save_maps", "an integer >= 0", count)
-        self.folder, self.missing = folder, count
-        self.pieces: list[dict[str, np.ndarray]] = []
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Evaluation | None, batch: Batch, batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
-        if outputs is not None and self.missing > 0:
-            tensors = {
-                "sample_id": batch["sample_id"],
-                "label": batch["label"],
-                "image": batch["image"],
-                "box": batch["box"],
-                "heatmap": outputs["heatmap"].to(torch.float32),
-            }
-            self.pieces.append({name: tensor[: self.missing].cpu().numpy() for name, tensor in tensors.items()})
-            self.missing -= len(self.pieces[-1]["label"])
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.pieces:
-            for name in ("maps.npz", "maps.png"):  # of an earlier run
-                (self.folder / name).unlink(missing_ok=True)
-            return
-        maps = {name: np.concatenate([piece[name] for piece in self.pieces]) for name in self.pieces[0]}
-        with writing(self.folder):
-            np.savez_compressed(self.folder / "maps.npz", allow_pickle=False, **maps)
-            draw_maps(self.folder / "maps.png", maps["image"], maps["box"], maps["heatmap"])
+    if not packed:
+        for name in ("maps.npz", "maps.png"):
+            (folder / name).unlink(missing_ok=True)
+        return
+    rows = [dict(np.load(io.BytesIO(content), allow_pickle=False)) for content in packed]
+    maps = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    np.savez_compressed(folder / "maps.npz", allow_pickle=False, **maps)
+    draw_maps(folder / "maps.png", maps["image"], maps["box"], maps["heatmap"])
 
 
 def draw_maps(

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from canonxai.metrics import Metric
+from canonxai.metrics import Column, Metric, columns_of
 from canonxai.results.statistics import Mean, mean_with_interval
 from canonxai.results.store import Store
 
@@ -23,7 +23,11 @@ def summarize(store: Store, metrics: Mapping[str, Metric]) -> dict[str, Any]:
         store: a store that is finished.
         metrics: the metrics whose columns it has.
     """
-    columns = {name: column for metric in metrics.values() for name, column in metric.columns.items()}
+    return summarize_columns(store, columns_of(metrics))
+
+
+def summarize_columns(store: Store, columns: Mapping[str, Column]) -> dict[str, Any]:
+    """The same, given the columns of the metrics."""
     numbers = [name for name, column in columns.items() if column.kind == "number"]
     general = ["label", "prediction", "probability", "box_fraction", "relevance_total", "relevance_max"]
     table = {name: _floats(store.read([name])[name]) for name in general + numbers}

@@ -119,7 +119,7 @@ def test_nothing_to_read_is_an_error(run):
 
 def test_a_list_of_an_earlier_run_does_not_stay(run, tmp_path):
     run("data.broken=[1]")
-    run("data.broken=[2]")
+    run("data.broken=[2]", "run.resume=false")
     assert [entry["file"] for entry in told(tmp_path / "out")] == ["first.xml", "2.JPEG"]
 
 

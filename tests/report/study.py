@@ -120,6 +120,7 @@ def write_cell(
     store = Store(cell, sample_schema(metrics))
     store.write(0, {key: torch.tensor(np.array(value)) for key, value in {**rows, **values}.items()})
     store.finish()
+    store.close()
     computed = summarize(store, metrics)
     for metric, direction in (higher_is_better or {}).items():
         computed["metrics"][metric]["higher_is_better"] = direction

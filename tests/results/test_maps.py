@@ -7,11 +7,12 @@ from pytorch_lightning import LightningModule, Trainer
 
 from canonxai.data import DataModule
 from canonxai.data.scenes import Scenes
-from canonxai.errors import UserError
-from canonxai.results.maps import MapsWriter, draw_maps
+from canonxai.results.maps import draw_maps, write_maps
+from canonxai.results.store import Store, StoreWriter, sample_schema
 
 SIZE = 7
 DATASET = Scenes(size=SIZE, side=16, seed=2)
+SCHEMA = sample_schema({})
 CELL = 150  # pixels of the picture for an image or a map
 
 
@@ -26,7 +27,8 @@ def read(folder):
 
 class Explainer(LightningModule):
     def predict_step(self, batch):
-        return {"columns": {}, "heatmap": heatmap(batch["image"])}
+        columns = dict.fromkeys(SCHEMA.names, batch["label"]) | {"sample_id": batch["sample_id"]}
+        return {"columns": columns, "heatmap": heatmap(batch["image"])}
 
 
 @pytest.fixture
@@ -35,8 +37,11 @@ def written(tmp_path):
 
     def predict(count):
         off = dict.fromkeys(["logger", "enable_progress_bar", "enable_checkpointing", "enable_model_summary"], False)
-        trainer = Trainer(accelerator="cpu", callbacks=[MapsWriter(tmp_path, count)], **off)
+        store = Store(tmp_path, SCHEMA)
+        trainer = Trainer(accelerator="cpu", callbacks=[StoreWriter(store, maps=count)], **off)
         trainer.predict(Explainer(), datamodule=DataModule(DATASET, 3, 0), return_predictions=False)
+        write_maps(tmp_path, store.maps(count))
+        store.close()
         return tmp_path
 
     return predict
@@ -60,11 +65,6 @@ def test_the_first_maps_are_written_across_batches_in_order(written, count):
 
 def test_no_maps_write_nothing(written):
     assert not list(written(0).iterdir())
-
-
-def test_a_negative_count_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"^save_maps: expected an integer >= 0, got -1\.$"):
-        MapsWriter(tmp_path, -1)
 
 
 @pytest.fixture

@@ -3,6 +3,9 @@
 import errno
 import math
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +20,7 @@ from canonxai.metrics import Column, Metric
 from canonxai.metrics.input_perturbation import InputPerturbation
 from canonxai.metrics.localization import Localization
 from canonxai.results import store as module
-from canonxai.results.store import COLUMNS, Store, StoreWriter, sample_schema
+from canonxai.results.store import COLUMNS, Store, StoreWriter, locked, sample_schema
 
 
 class Twofold(Metric):
@@ -45,7 +48,11 @@ def store(tmp_path):
 
 
 def parts(store):
-    return sorted(path.name for path in store.parts.iterdir())
+    return sorted(store.parts.glob("*.parquet"))
+
+
+def ids(store):
+    return [pq.read_table(path)["sample_id"].to_pylist() for path in parts(store)]
 
 
 @pytest.fixture
@@ -99,35 +106,105 @@ def test_nan_becomes_null_and_infinity_does_not(store):
 def test_a_run_that_breaks_off_leaves_its_parts_and_no_result(store):
     for index in range(3):
         store.write(index, batch(2 * index))
-    assert parts(store) == [f"part-{index:08d}.parquet" for index in range(3)]
-    assert [pq.read_table(store.parts / name)["sample_id"].to_pylist() for name in parts(store)] == [
-        [0, 1],
-        [2, 3],
-        [4, 5],
+    assert [path.name.rpartition("-")[0] for path in parts(store)] == [
+        f"part-{index:08d}-{index + 1:08d}" for index in range(3)
     ]
+    assert ids(store) == [[0, 1], [2, 3], [4, 5]]
     assert not store.path.exists()
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 8, 12])
-def test_parts_are_merged_in_their_order_some_at_a_time_and_removed(store, count, monkeypatch):
-    monkeypatch.setattr(module, "PARTS_AT_ONCE", 3)
-    sizes = []
-    concatenate = pa.concat_tables
-    monkeypatch.setattr(pa, "concat_tables", lambda tables: sizes.append(len(t := list(tables))) or concatenate(t))
-    for index in reversed(range(count)):
+@pytest.mark.parametrize("order", [list, lambda batches: list(reversed(batches))], ids=["forwards", "backwards"])
+def test_parts_are_merged_in_their_order_some_at_a_time(store, count, order, monkeypatch):
+    monkeypatch.setattr(module, "GROUP", 3)
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    for index in order(range(count)):
         store.write(index, batch(2 * index))
-    store.finish()
+        assert len(parts(store)) < 2 * 3 + count / 3
+    sizes = []
+    merged = module._merged
+    monkeypatch.setattr(module, "_merged", lambda tables: sizes.append(len(merged(tables))) or merged(tables))
+    assert store.finish() == 2 * count
     assert pq.read_table(store.path)["sample_id"].to_pylist() == list(range(2 * count))
-    assert max(sizes) <= 3 and sum(sizes) == count
+    assert max(sizes) <= 2 * 3 and sum(sizes) == 2 * count
+    store.close()
     assert [path.name for path in store.folder.iterdir()] == ["samples.parquet"]
 
 
-def test_more_parts_than_are_merged_at_once(store, monkeypatch):
+def test_the_table_is_the_same_to_the_bit_whether_parts_were_compacted_or_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    monkeypatch.setattr(module, "GROUP", 3)
+    columns = [batch(2 * index) for index in range(7)]
+    tables = []
+    for order in ((0, 1, 2, 3, 4, 5, 6), (6, 0, 3, 1, 4, 2, 5)):
+        store = Store(tmp_path / str(order[0]), SCHEMA)
+        for index in order:
+            store.write(index, columns[index])
+        tables.append((len(parts(store)), store.finish(), store.path.read_bytes()))
+    assert tables[0][0] == 3 and tables[1][0] == 5
+    assert tables[0][1:] == tables[1][1:]
+
+
+def test_the_number_of_files_is_bounded(store, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda file: None)  # of hundreds of files takes its time
-    for index in range(module.PARTS_AT_ONCE + 2):
+    for index in range(2 * module.GROUP + 2):
+        store.write(
+            index, batch(index, 1), {"excluded": [[str(index), "", "", True]]}, [b"map"] if index == 300 else []
+        )
+    assert len(parts(store)) == 2 + 2
+    again = Store(store.folder, SCHEMA)
+    assert again.done == store.done == set(range(2 * module.GROUP + 2))
+    assert again.finish() == 2 * module.GROUP + 2
+    assert pq.read_table(store.path)["sample_id"].to_pylist() == list(range(2 * module.GROUP + 2))
+    assert [note["excluded"][0][0] for note in again.notes()] == [str(index) for index in range(2 * module.GROUP + 2)]
+    assert again.maps(5) == [b"map"]
+
+
+def test_a_process_that_was_killed_before_it_removed_what_it_made_one_of_counts_nothing_twice(store, monkeypatch):
+    monkeypatch.setattr(module, "GROUP", 2)
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda self, **options: None)
+    for index in range(3):
         store.write(index, batch(index, 1))
-    store.finish()
-    assert pq.read_table(store.path)["sample_id"].to_pylist() == list(range(module.PARTS_AT_ONCE + 2))
+    assert len(parts(store)) == 4
+    monkeypatch.setattr(Path, "unlink", unlink)
+    assert Store(store.folder, SCHEMA).finish() == 3
+    assert len(parts(store)) == 2
+    assert pq.read_table(store.path)["sample_id"].to_pylist() == [0, 1, 2]
+
+
+def test_a_batch_that_two_processes_computed_counts_once(store):
+    other = Store(store.folder, SCHEMA)
+    store.write(0, batch(0, 1), {"seconds": 1})
+    other.write(0, batch(0, 1), {"seconds": 2})
+    assert len(parts(store)) == 2 and store.finish() == 1
+
+
+@pytest.mark.parametrize("change", [
+    lambda content: content[:-1],
+    lambda content: content[:100] + bytes([content[100] ^ 1]) + content[101:],
+    lambda content: b"",
+], ids=["truncated", "a bit", "empty"])  # fmt: skip
+def test_a_damaged_part_is_told_and_lacking(store, caplog, change):
+    for index in range(3):
+        store.write(index, batch(2 * index))
+    path = parts(store)[1]
+    path.write_bytes(change(path.read_bytes()))
+    again = Store(store.folder, SCHEMA)
+    assert again.done == {0, 2} and f"{path} is damaged" in caplog.text
+    again.write(1, batch(2))
+    assert again.finish() == 6
+
+
+def test_a_part_that_is_damaged_later_is_never_merged(store):
+    store.write(0, batch(0))
+    store.write(1, batch(2))
+    path = parts(store)[1]
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(UserError, match="results: expected .*part-00000001.* as it was written"):
+        store.finish()
+    assert not store.path.exists()
+    assert Store(store.folder, SCHEMA).done == {0}
 
 
 def test_read_and_batches_give_just_the_columns_that_are_asked_for(store):
@@ -147,7 +224,8 @@ def test_a_full_disk_is_told_with_the_folder_and_earlier_parts_stay(store, full_
     with pytest.raises(UserError, match="No space left on device") as error:
         store.write(2, batch(4))
     assert repr(str(store.folder)) in str(error.value)
-    assert not (store.parts / "part-00000002.parquet").exists()
+    assert ids(store) == [[0, 1], [2, 3]]
+    assert not list(store.parts.glob("*.tmp"))
     monkeypatch.undo()
     store.finish()
     assert pq.read_table(store.path)["sample_id"].to_pylist() == [0, 1, 2, 3]
@@ -160,15 +238,15 @@ def test_a_disk_that_is_full_at_the_merge_leaves_all_parts_and_no_result(store, 
     with pytest.raises(UserError, match="No space left on device"):
         store.finish()
     assert not store.path.exists()
-    assert [pq.read_table(store.parts / name).num_rows for name in parts(store)] == [2, 2]
+    assert ids(store) == [[0, 1], [2, 3]]
 
 
-def test_every_file_is_on_the_disk_before_it_gets_its_name(store, monkeypatch):
+def test_every_file_is_on_the_disk_before_it_gets_its_name_and_then_its_name_is(store, monkeypatch):
     present = []
-    monkeypatch.setattr(os, "fsync", lambda file: present.append((store.path.exists(), parts(store))))
+    monkeypatch.setattr(os, "fsync", lambda file: present.append((store.path.exists(), len(parts(store)))))
     store.write(0, batch(0))
     store.finish()
-    assert present == [(False, ["part-00000000.tmp"]), (False, ["part-00000000.parquet"])]
+    assert present == [(False, 0), (False, 1), (False, 1), (True, 1)]
 
 
 def test_an_error_that_is_no_fault_of_the_disk_is_not_called_one(store):
@@ -176,21 +254,29 @@ def test_an_error_that_is_no_fault_of_the_disk_is_not_called_one(store):
         store.write(0, {"sample_id": torch.zeros(1)})
 
 
-def test_a_second_store_removes_the_parts_of_the_first_and_keeps_its_complete_results(store):
-    store.write(0, batch(0))
+def test_a_second_store_goes_on_with_the_parts_of_the_first_and_keeps_its_complete_results(store):
+    store.write(3, batch(0))
     store.finish()
-    (store.folder / "summary.json").write_text("{}")
-    (store.folder / "config.yaml").write_text("seed: 0")
     again = Store(store.folder, SCHEMA)
-    assert sorted(path.name for path in store.folder.iterdir()) == [
-        "config.yaml",
-        "parts",
-        "samples.parquet",
-        "summary.json",
-    ]
-    again.write(7, batch(0))
-    third = Store(store.folder, SCHEMA)
-    assert parts(third) == []
+    assert again.done == {3} and again.path.exists()
+    again.clear()
+    assert Store(store.folder, SCHEMA).done == set() and again.path.exists()
+
+
+def test_one_process_holds_a_lock_and_its_end_gives_it_back(tmp_path):
+    code = "import sys, time; from pathlib import Path; from canonxai.results.store import locked\n"
+    code += "with locked(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(UserError, match="folder: expected no other process at work on this cell"),
+            locked(tmp_path, "it"),
+        ):
+            pass
+        with locked(tmp_path, "something else"):
+            other.kill()
+    with locked(tmp_path, "it"):
+        pass
 
 
 def test_a_place_that_cannot_be_a_folder_is_told(tmp_path):
@@ -209,6 +295,6 @@ def test_the_writer_puts_each_batch_of_lightnings_loop_into_a_part(store):
     off = dict.fromkeys(["logger", "enable_progress_bar", "enable_checkpointing", "enable_model_summary"], False)
     trainer = Trainer(accelerator="cpu", callbacks=[StoreWriter(store)], **off)
     trainer.predict(Explainer(), datamodule=DataModule(Scenes(size=5, side=16), 2, 0), return_predictions=False)
-    assert parts(store) == [f"part-{index:08d}.parquet" for index in range(3)]
+    assert ids(store) == [[0, 1], [2, 3], [4]]
     store.finish()
     assert store.read(["sample_id"])["sample_id"].to_pylist() == list(range(5))
