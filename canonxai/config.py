@@ -249,7 +249,7 @@ def result_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings on which results depend."""
     kept = {key: value for key, value in settings.items() if key not in _NO_SETTINGS}
     for group, keys in _NO_SETTINGS_OF.items():
-        kept[group] = {key: value for key, value in kept.get(group, {}).items() if key not in keys}
+        kept[group] = {key: value for key, value in kept[group].items() if key not in keys}
     return kept
 
 
@@ -276,7 +276,8 @@ def cell_name(cfg: DictConfig, methods: Sequence[str] = ()) -> str:
         cfg: the cell's config; that of any of them for cells that are computed together.
         methods: of those.
     """
-    settings = result_settings(typing.cast("dict[str, Any]", OmegaConf.to_container(cfg)))
+    settings = typing.cast("dict[str, Any]", OmegaConf.to_container(cfg))
+    settings = result_settings({"perturbation": {}, **settings})  # which an audit has not
     method = cfg.method.name
     if methods:
         settings["method"], method = list(methods), f"{len(methods)}_methods"

@@ -95,7 +95,8 @@ def run_together(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any
     summaries = [complete(folder, plain(cfg)) if cfg.run.resume else None for cfg, folder in cells]
     for (_, folder), summary in zip(cells, summaries, strict=True):
         if summary is not None:
-            print(f"complete, run.resume=false computes it anew; results: {folder}")
+            print_summary(summary, output_console())
+            print("complete before; run.resume=false computes it anew")
             shutil.rmtree(folder / "parts", ignore_errors=True)  # of a run that was killed at the very end
     lacking = [cell for cell, summary in zip(cells, summaries, strict=True) if summary is None]
     computed = iter(compute(lacking) if lacking else ())
@@ -145,7 +146,7 @@ def compute(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any] | N
             if any(done):
                 told = ", ".join(str(len(batches)) for batches in done)
                 log.info("resume: %s of %d batches are there", told, data.batches)
-            console = Console(width=None if sys.stdout.isatty() else 120)
+            console = output_console()
             what = cfg.method.title if len(cells) == 1 else f"{len(cells)} methods"
             part = "" if shares[0].count == 1 else f", {shares[0]}"
             title = f"{what}, {cfg.model.name}, {state(cfg)}{part}"
@@ -198,6 +199,11 @@ def predict(trainer: Trainer, module: Explainers, data: DataModule) -> None:
                 f"data.num_workers: expected loading processes that live, got: {reason} What was computed is kept, and "
                 "the same command goes on. Too little memory is a frequent cause: use fewer of them."
             ) from error
+
+
+def output_console() -> Console:
+    """The terminal, or a file of lines that are long enough for the tables."""
+    return Console(width=None if sys.stdout.isatty() else 120)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
