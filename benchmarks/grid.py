@@ -30,13 +30,13 @@ def run(settings: Settings) -> Result:
     """Reads what was found, and adds up.
 
     Raises:
-        RuntimeError: if perturbation or attribution was not measured on this device.
+        SystemExit: if perturbation or attribution was not measured on this device.
     """
     found = {}
     for name in ("perturbation", "attribution"):
         path = settings.path(name)
         if not path.is_file():
-            raise RuntimeError(f"grid: expected the results of {name} on this device; run it before")
+            raise SystemExit(f"grid: expected the results of {name} on this device. Run it before.")
         found[name] = json.loads(path.read_text())
     name = machine(settings)["device"]
     peak = next((teraflops * 1e12 for known, teraflops in PEAKS.items() if known in name), None)

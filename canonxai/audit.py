@@ -33,7 +33,7 @@ from canonxai.attribution.flow import Flow, relevance_flow
 from canonxai.attribution.rules import GRADIENT, MERGED, Layer, rule_table
 from canonxai.canonizers import canonization_agreement
 from canonxai.cli import command, job
-from canonxai.config import CONF, Data, build, check_groups, register
+from canonxai.config import CONF, Data, build, check_groups, methods_together, register
 from canonxai.config import Canonizer as CanonizerSchema
 from canonxai.config import Method as MethodSchema
 from canonxai.data import Excluded, LocalizationDataset
@@ -95,9 +95,10 @@ def audit_layers(method: Method, query: Query, canonizers: Sequence[Canonizer]) 
     for name in dict.fromkeys([*before, *after]):
         old, new = before.get(name), after.get(name)
         layer = new or before[name]
-        unruled = propagates and new is not None and new.rule == GRADIENT and not _is_moving(new)
-        gone = f"{done[name].action}: {', '.join(done[name].into)}" if name in done else "not in the canonized network"
         merged = new is not None and new.note == MERGED
+        passed = merged or (layer.type != "function" and not flow_after.get(name, Flow()).above)  # nothing arrives
+        unruled = propagates and new is not None and new.rule == GRADIENT and not (_is_moving(new) or passed)
+        gone = f"{done[name].action}: {', '.join(done[name].into)}" if name in done else "not in the canonized network"
         if "LayerNorm" in layer.type:
             what = "cannot be merged: its deviation depends on the input"
         elif merged:
@@ -123,7 +124,8 @@ def audit_layers(method: Method, query: Query, canonizers: Sequence[Canonizer]) 
 
 
 def _is_moving(layer: Layer) -> bool:
-    return layer.type.startswith(MOVING) or layer.layer.startswith(MOVING)
+    is_relu = layer.type == "ReLU" or layer.layer in ("relu", "relu_")  # what it sets to zero has no relevance either
+    return is_relu or layer.type.startswith(MOVING) or layer.layer.startswith(MOVING)
 
 
 def _ratio(flow: Flow | None) -> float | None:
@@ -234,7 +236,9 @@ def _print(console: Console, layers: Sequence[AuditedLayer], rewrites: Sequence[
     if counts:
         console.print(Text("rewrites: " + ", ".join(f"{count} {action}" for action, count in counts.most_common())))
     missing = summary["without_rule"]
-    told = f"{len(missing)} operations have no rule: {', '.join(missing[:10])}" if missing else "every layer has a rule"
+    names = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
+    told = f"{len(missing)} operations of the canonized network have no rule: {names}"
+    told = told if missing else "every layer of the canonized network has a rule"
     console.print(Text(told), style="bold red" if missing else "green")
 
 
@@ -242,6 +246,8 @@ def _print(console: Console, layers: Sequence[AuditedLayer], rewrites: Sequence[
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="audit")
 @job
 def main(cfg: DictConfig) -> dict[str, Any]:
+    methods = methods_together(HydraConfig.get().overrides.task)
+    check(not methods, "method", "one method for each audit", methods, "Use -m method=A,B for several.")
     console = Console(width=None if sys.stdout.isatty() else 160)
     return audit(cfg, Path(HydraConfig.get().runtime.output_dir), console)
 

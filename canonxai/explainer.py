@@ -242,7 +242,7 @@ class Explainers(LightningModule):
         self.explainers = list(explainers)
         self.done = done or [()] * len(explainers)
         self.networks = nn.ModuleList(explainers)  # for Lightning, which puts them on a device
-        self.errors: dict[int, UserError] = {}
+        self.errors: dict[int, Exception] = {}
 
     @torch.no_grad()
     @tf32(False)
@@ -257,7 +257,7 @@ class Explainers(LightningModule):
             return None
         try:
             evaluation: Evaluation = self.explainers[place].explain(batch, observation)
-        except UserError as error:
+        except Exception as error:  # of someone's own method or metric
             self.errors[place] = error
             if len(self.errors) == len(self.explainers):
                 raise

@@ -180,6 +180,9 @@ def compute(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any] | N
             close(logger, failed)
     for place, failure in module.errors.items():
         log.error("%s: %s", cells[place][0].method.name, failure)
+    for failure in module.errors.values():
+        if not isinstance(failure, UserError):  # with its traceback
+            raise failure
     if module.errors and lead:  # the lead finds out what lacks
         raise UserError(f"method: expected all to succeed, got errors of {len(module.errors)} of {len(cells)}.")
     return summaries if lead else [None] * len(cells)

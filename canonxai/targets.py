@@ -26,9 +26,13 @@ from canonxai.errors import UserError
 KEY = "allow_targets"
 ENVIRONMENT = "CANONXAI_ALLOW_TARGETS"  #: hands what was allowed on to the processes of a sweep
 #: what Hydra makes of its own part before a job starts
-OF_HYDRA = ("callbacks", "job_logging", "hydra_logging")
-#: what logging's own configs name
-LOGGING = {"logging.StreamHandler", "logging.FileHandler", "ext://sys.stdout", "ext://sys.stderr"}
+OF_HYDRA = ("callbacks", "job_logging", "hydra_logging", "launcher", "sweeper")
+PLUGINS = ("hydra.launcher._target_", "hydra.sweeper._target_")  #: which Hydra itself looks up among what is installed
+#: what logging's own configs name: classes, streams and the one file
+LOGGING = {
+    *("logging.StreamHandler", "logging.FileHandler", "ext://sys.stdout", "ext://sys.stderr"),
+    "${hydra.runtime.output_dir}/${hydra.job.name}.log",
+}
 UNRESOLVED = "a value that cannot be resolved"
 
 
@@ -87,8 +91,8 @@ def check_hydra(cfg: DictConfig, folder: Path) -> None:
         raise UserError(f"{KEY}: expected to be given on the command line alone, got {own or ENVIRONMENT} in a config.")
     for section in OF_HYDRA:
         node = OmegaConf.select(cfg, f"hydra.{section}")
-        for place, name in _named(node, f"hydra.{section}", ("_target_", "class", "()")):
-            if name not in shipped(folder) | LOGGING:
+        for place, name in _named(node, f"hydra.{section}", ("_target_", "class", "()", "filename")):
+            if name not in shipped(folder) | LOGGING and place not in PLUGINS:
                 raise UserError(f"{place}: expected what Hydra or a shipped config names, got {name!r}.")
 
 
@@ -100,7 +104,12 @@ def guard(folder: Path) -> None:
 
     @wraps(compose)
     def load_configuration(self: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> DictConfig:
-        cfg = compose(self, *args, **kwargs)
+        try:
+            cfg = compose(self, *args, **kwargs)
+        except TypeError as error:  # of Hydra, for instance for method=[1,ixg]
+            raise UserError(
+                f"command line: expected names of options, got what Hydra cannot read ({error})."
+            ) from error
         check_hydra(cfg, folder)
         return cfg
 
@@ -114,17 +123,19 @@ def _allowed() -> set[str]:
 def _named(node: Any, path: str, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Every value of a config that names a class, function or object: at one of ``keys``, or ``ext://`` in logging."""
     if isinstance(node, DictConfig | ListConfig):
+        raw: Any = OmegaConf.to_container(node)
         for key in node if isinstance(node, DictConfig) else range(len(node)):
             value: Any = _value(node, key)
             place = f"{path}.{key!s}"
             yield from _named(value, place, keys)
             external = "class" in keys and str(value).startswith(("ext://", "cfg://", UNRESOLVED))
-            if value is not None and (key in keys or (external and key != "filename")):
-                yield place, str(value)
+            if value is not None and (key in keys or external):
+                # Hydra's output folder, in the names of log files, is not known at first
+                yield place, str(raw[key] if value == UNRESOLVED else value)
 
 
 def _value(node: Any, key: Any) -> Any:
-    """What stands at a key, resolved; Hydra's output folder, in names of log files, is not known at first."""
+    """What stands at a key, resolved."""
     try:
         value = None if OmegaConf.is_missing(node, key) else node[key]
         return OmegaConf.create(value) if isinstance(value, dict | list) else value  # as a resolver may return

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from canonxai.config import CONF, TOGETHER, cell_name, methods_together
+from canonxai.errors import UserError
 from canonxai.targets import check_targets
 
 
@@ -22,7 +24,7 @@ def cells_of_job(cfg: DictConfig, folder: Path) -> list[tuple[DictConfig, Path]]
         folder: the job's folder; that of the cell, if it is one.
 
     Raises:
-        UserError: for a target that is not allowed.
+        UserError: for a target that is not allowed, or an override that does not fit a method.
     """
     job = HydraConfig.get()
     methods = methods_together(job.overrides.task)
@@ -31,8 +33,12 @@ def cells_of_job(cfg: DictConfig, folder: Path) -> list[tuple[DictConfig, Path]]
     others = [override for override in job.overrides.task if not override.lstrip("+").startswith("method=")]
     study = folder.parent.parent if folder.parent.name == TOGETHER else folder
     cells = []
-    for method in methods:
-        cell = compose(job.job.config_name, [*others, f"method={method}"])
+    for method in dict.fromkeys(methods):
+        try:
+            cell = compose(job.job.config_name, [*others, f"method={method}"])
+        except HydraException as error:
+            reason = " ".join(str(error.__cause__ or error).split())
+            raise UserError(f"method={method}, of {', '.join(methods)}: {reason}") from error
         check_targets(cell, CONF)
         cells.append((cell, study / cell_name(cell)))
     return cells

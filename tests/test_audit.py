@@ -63,7 +63,7 @@ def test_the_command_runs_on_a_network_of_torchvision(cli, tmp_path):
     arguments = ["model.net.weights=null", "data=photographs", "data.resize=64", "data.crop=64", "samples=1"]
     done = cli("model=torchvision", "model.name=densenet121", "canonizer=graph", *arguments, module="canonxai.audit")
     assert done.returncode == 0, done.stderr
-    assert "every layer has a rule" in done.stdout
+    assert "every layer of the canonized network has a rule" in done.stdout
     assert "features.denseblock1.denselayer1.norm1" in done.stdout and "split" in done.stdout
     run = "multirun/audit/photographs-densenet121-lrp_eps_plus-canonized-*/rewrites.csv"
     assert len(list(tmp_path.glob(run))) == 1
@@ -113,3 +113,18 @@ def test_a_wrong_name_is_told_in_a_line(cli):
     assert done.returncode == 1
     assert "] - model.name: expected a classification network of torchvision" in done.stderr
     assert "interpolation" not in done.stderr
+
+
+def test_what_passes_relevance_on_as_it_is_needs_no_rule(run):
+    """A merged BatchNorm is the identity, and what ReLU sets to zero has no relevance under z+."""
+    summary, layers = run("model=resnet18", "method=ebp")
+    assert summary["without_rule"] == []
+    assert layers["bn1"]["note"] == "merged left: conv1" and layers["relu"]["conserved_canonized"] == pytest.approx(1)
+    summary, layers = run("model=efficientnet_b0", "method=ebp")
+    assert "no rule: each factor gets the relevance times the other" in layers["mul"]["note"]
+    assert summary["without_rule"] and all(layers[name]["type"] == "SiLU" for name in summary["without_rule"])
+
+
+def test_several_methods_are_refused(cli):
+    done = cli("method=[ixg,lrp_eps]", module="canonxai.audit")
+    assert done.returncode == 1 and "method: expected one method for each audit" in done.stderr

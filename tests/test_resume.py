@@ -23,9 +23,19 @@ from canonxai.results import store as store_module
 from canonxai.results.store import Store, StoreWriter, locked
 from canonxai.run import run, run_together
 from canonxai.signals import Interrupted, heeded
+from canonxai.targets import ENVIRONMENT, allow
 from tests.conftest import ROOT
 from tests.killed import results
 from tests.tiny import CELL, Images
+
+
+@pytest.fixture(autouse=True, scope="module")
+def allowed():
+    """What the command line allows where these cells are processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ENVIRONMENT, "")
+        allow(CELL)
+        yield
 
 
 @pytest.fixture

@@ -26,6 +26,12 @@ ATTACKS = {
     "log": ("hydra: {job_logging: {handlers: {x: {class: evil.Evil}}}}", "hydra.job_logging.handlers.x.class"),
     "log factory": ("hydra: {hydra_logging: {filters: {x: {(): evil.Evil}}}}", "hydra.hydra_logging.filters.x.()"),
     "log import": ("hydra: {job_logging: {formatters: {x: {format: 'ext://evil.x'}}}}", "hydra.job_logging.formatters"),
+    "log file": (
+        "hydra: {job_logging: {handlers: {file: {filename: ../evil.log}}}}",
+        "hydra.job_logging.handlers.file",
+    ),
+    "launcher": ("defaults: [override /hydra/launcher: mine]", "hydra.launcher.x._target_"),
+    "sweeper": ("defaults: [override /hydra/sweeper: mine]", "hydra.sweeper.params.study._target_"),
     "allows itself": ("allow_targets: [evil.Evil]\nmethod: {_target_: evil.Evil}", "allow_targets: expected to be"),
     "environment": (f"hydra: {{job: {{env_set: {{{ENVIRONMENT}: evil.Evil}}}}}}", "allow_targets: expected to be"),
 }
@@ -42,6 +48,13 @@ def stranger(tmp_path, monkeypatch):
     (tmp_path / "evil.py").write_text(EVIL)
     (tmp_path / "conf/experiment").mkdir(parents=True)
     (tmp_path / "conf/experiment/good.yaml").write_text("# @package _global_\nseed: -1")
+    plugin = "_target_: hydra._internal.core_plugins.basic_{0}.Basic{1}\n{2}: {{_target_: evil.Evil}}"
+    for name, text in {
+        "launcher": plugin.format("launcher", "Launcher", "x"),
+        "sweeper": plugin.format("sweeper", "Sweeper", "max_batch_size: null\nparams:\n  study"),
+    }.items():
+        (tmp_path / f"conf/hydra/{name}").mkdir(parents=True)
+        (tmp_path / f"conf/hydra/{name}/mine.yaml").write_text(text)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])))
 
     def write(text: str) -> list[str]:
@@ -53,7 +66,10 @@ def stranger(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("attack", "sweep"),
-    [*((attack, False) for attack in ATTACKS), *((attack, True) for attack in ("method", "callback", "log"))],
+    [
+        *((attack, False) for attack in ATTACKS),
+        *((attack, True) for attack in ("method", "callback", "log", "launcher", "sweeper")),
+    ],
 )
 def test_a_stranger_s_config_calls_nothing_of_its_own(stranger, cli, tmp_path, attack, sweep):
     text, key = ATTACKS[attack]

@@ -1,6 +1,7 @@
 """Several methods on one loaded batch: the same cells as separate runs."""
 
 import json
+import re
 from collections import Counter
 
 import pyarrow.parquet as pq
@@ -63,6 +64,38 @@ def test_a_method_that_fails_stops_no_other(config, tmp_path, monkeypatch, caplo
         True,
         True,
     ]
+
+
+def test_an_error_of_someone_s_own_method_stops_no_other(config, tmp_path, monkeypatch):
+    def fail(self, query, canonizers=()):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("canonxai.attribution.random_map.RandomMap.__call__", fail)
+    cells = [(config(*CELL, f"method={method}"), tmp_path / method) for method in ("random", "ixg")]
+    with pytest.raises(RuntimeError, match="a bug"):
+        run_together(cells)
+    assert (tmp_path / "ixg/summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["method=[1,ixg]"], "command line: expected names of options"),
+        (["method=[ixg,lrp_eps]", "method.epsilon=1e-3"], "method=ixg, of ixg, lrp_eps: .*'epsilon'"),
+    ],
+)
+def test_mistakes_in_a_list_are_told_in_one_line(main, capfd, arguments, expected):
+    with pytest.raises(SystemExit):
+        main(*CELL, *arguments)
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "error" in line.lower()]
+    assert re.search(expected, line), line
+
+
+def test_a_name_that_is_there_twice_counts_once_and_any_folder_can_be_reported(main, tmp_path):
+    for canonize in (True, False):
+        main(*CELL, "method=[ixg,random,ixg]", f"canonize={canonize}", "hydra.run.dir=out", "metric=[localization]")
+    study = read_study([tmp_path / "out"])
+    assert len(study.cells) == 4 and len(study.pairs) == 2 and not study.problems
 
 
 def test_a_sweep_of_lists_ends_with_the_report(main, tmp_path):

@@ -18,6 +18,11 @@ from canonxai.canonizers.graph.functional import signals
 
 GRADIENT = "gradient"  #: no rule: autograd's own
 MERGED = "merged: computes the identity"
+#: what the gradient of a function does to relevance
+UNRULED = {
+    **dict.fromkeys(("add", "iadd"), "no rule: relevance goes on in full to both summands"),
+    **dict.fromkeys(("mul", "imul"), "no rule: each factor gets the relevance times the other"),
+}
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,7 @@ def rule_table(model: nn.Module, composite: Composite, canonizers: Sequence[Cano
             if is_module:
                 layers.append(_module_layer(name, modules[name], calls[name, True], rules.get(name)))
             else:
-                doubles = propagates and name in ("add", "iadd", "add_")
-                note = "no rule: relevance goes on in full to both summands" if doubles else ""
+                note = UNRULED.get(name.strip("_"), "") if propagates else ""
                 layers.append(Layer(name, "function", calls[name, False], GRADIENT, note))
     return layers
 

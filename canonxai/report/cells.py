@@ -282,7 +282,10 @@ def _cell_folders(folders: Iterable[Path]) -> Iterator[Path]:
             raise UserError(f"folder: expected an existing folder, got {str(top)!r}.")
         for folder, below, files in os.walk(top):
             below[:] = sorted(set(below) - {"wandb", TOGETHER})  # which have a config.yaml or Hydra's, but are no cells
-            if "config.yaml" in files or ".hydra" in below:
+            is_job = ".hydra" in below
+            below[:] = [name for name in below if name != ".hydra"]
+            together = any((Path(folder) / name / "config.yaml").is_file() for name in below)
+            if "config.yaml" in files or (is_job and not together):
                 below.clear()
                 path = Path(folder).resolve()
                 if path not in seen:

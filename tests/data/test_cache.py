@@ -111,8 +111,8 @@ def same(one, other):
     assert len(one) == len(other)
     for left, right in zip(one, other, strict=True):
         assert left.keys() == right.keys()
-        assert left["excluded"] == right["excluded"]
-        for key in left.keys() - {"excluded"}:
+        assert (left["excluded"], left["index"]) == (right["excluded"], right["index"])
+        for key in left.keys() - {"excluded", "index"}:
             assert left[key].dtype == right[key].dtype
             assert torch.equal(left[key], right[key]), key
 
