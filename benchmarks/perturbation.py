@@ -79,9 +79,9 @@ def work(network: Network, settings: Settings) -> Work:
     if settings.is_gpu:
         few, many = Work(64, 28, 232, settings.repeats), Work(256, 32, 1056, settings.repeats)
     else:
-        few, many = Work(16, 7, 32, settings.repeats), Work(32, 16, 272, settings.repeats)
+        few, many = Work(16, 32, 16, 3), Work(32, 64, 416, settings.repeats)
     if network.is_heavy and not settings.is_gpu:
-        return Work(4, 7, 16, 3)
+        return Work(4, 14, 20, 3)
     return many if network.is_embedded else few
 
 
@@ -202,7 +202,7 @@ def canonxai(model: nn.Module, batch: Batch, maps: Tensor, work: Work, compile: 
     metric, normalize = InputPerturbation(steps=work.steps, fraction=1.0), normalization(maps.device)
     explainer = Explainer(
         copy.deepcopy(model), normalize, Prepared(maps), {"input_perturbation": metric}, precision=torch.float32,
-        evaluator=Evaluator(model, normalize, compile=compile, batch_size=work.batch_size),
+        evaluator=Evaluator(model, normalize, compile=compile, batch_size=work.batch_size, verify=1),
     ).to(maps.device)  # fmt: skip
 
     def way() -> Tensor:
