@@ -31,8 +31,8 @@ coverage: .venv/.test  ## canonize every network of torchvision and several of t
 bench: .venv/.test  ## measure speed and memory beside peers, on an idle machine, into benchmarks/results
 	$(BIN)/python -m benchmarks
 
-docs:  ## put the figures of the study that make paper computed into the README
-	$(BIN)/python -m canonxai.report.readme multirun/paper/report README.md
+docs:  ## put the figures of the README's studies, computed before, into the README
+	$(BIN)/python -m canonxai.report.readme README.md multirun/paper/report multirun/architectures/report multirun/threshold/report
 
 clean:  ## remove .venv and caches, but no results
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

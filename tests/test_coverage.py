@@ -66,7 +66,6 @@ def test_the_table_counts_and_gives_reasons(capsys, tmp_path):
 
 @pytest.mark.parametrize("name", ["timm/resnetv2_50", "timm/ghostnet_100", "timm/rexnet_100"])
 def test_networks_of_timm(name):
-    pytest.importorskip("timm")
     check_exact(measure(name, GraphCanonizer()))
 
 

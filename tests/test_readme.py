@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from canonxai.errors import UserError
 from canonxai.report.readme import BEGIN, END, update
 from canonxai.run import run
 
@@ -24,7 +25,7 @@ SMALL = {
     "canonxai.report": [],
     "canonxai.audit": ["samples=1"],
 }
-ARCHITECTURES = "python -m canonxai -m experiment=architectures"
+ARCHITECTURES = "python -m canonxai -m experiment=architectures"  # and a variant
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_each_command_runs_as_it_stands(folder, command):
     if "data.root=PATH" in arguments:  # data that only its users have
         arguments = [argument for argument in arguments if argument != "-m"] + ["--cfg", "job"]
     else:
-        arguments += [*SMALL[module], *(["method=lrp_eps"] if command == ARCHITECTURES else [])]
+        arguments += [*SMALL[module], *(["method=lrp_eps"] if command.startswith(ARCHITECTURES) else [])]
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=folder, capture_output=True, text=True, timeout=1200, check=False,
@@ -101,20 +102,36 @@ def test_the_numbers_of_the_study_are_computed_and_not_typed(config, tmp_path):
     """One of the README's cells again; the table is written from the study's tables by ``make docs``."""
     summary = run(config("canonize=true", "metric=[localization]", "save_maps=0", "trainer=cpu"), tmp_path)
     strata = summary["metrics"]["localization"]["strata"]
-    block = README.partition(BEGIN)[2].partition(END)[0].partition("resnet18 on scenes")[2]
+    begin, end = (mark.format("paper comparison") for mark in (BEGIN, END))
+    block = README.partition(begin)[2].partition(end)[0].partition("resnet18 on scenes")[2]
     (line,) = re.findall(r"^\| LRP-ε \|(.*)", block.partition("vgg16_bn")[0], flags=re.MULTILINE)
     for cell, stratum in zip(line.split("|"), ("all", "box < 25 %"), strict=False):
         assert cell.strip(" *").endswith(f"→ {strata[stratum]['mean']:.3f}")
 
 
-def test_the_study_is_written_between_its_marks_and_the_pictures_beside(folder, tmp_path):
+def test_studies_are_written_between_their_marks_and_their_pictures_beside(folder, tmp_path):
     report, readme = folder / "multirun" / "paper" / "report", tmp_path / "README.md"
-    (tmp_path / "docs").mkdir()
-    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    before = re.sub(r"(<!-- paper .*?: written .*? -->\n).*?(\n<!-- end)", r"\1old\2", README, flags=re.DOTALL)
+    assert before.count("old\n<!-- end of paper") == 2
+    readme.write_text(before)
     for _ in range(2):
-        update(report, readme)
+        update(readme, report)
         text = readme.read_text()
-        assert text.startswith(f"before\n{BEGIN}\n") and text.endswith(f"\n{END}\nafter\n") and "old" not in text
-        assert (report / "comparison.md").read_text().strip() in text
-    shown = re.findall(r"\]\(docs/(.*?\.png)\)", README)
-    assert sorted(path.name for path in (tmp_path / "docs").iterdir()) == sorted(shown)
+        assert (report / "comparison.md").read_text().strip() in text and "| C5: " in text
+        assert "old\n<!-- end of paper" not in text
+        assert text.partition("<!-- paper")[0] == README.partition("<!-- paper")[0]
+        assert text.rpartition("<!-- end of paper")[2] == README.rpartition("<!-- end of paper")[2]
+    shown = re.findall(r"\]\(docs/paper/(.*?\.png)\)", README)
+    assert sorted(path.name for path in (tmp_path / "docs/paper").iterdir()) == sorted(shown) and len(shown) == 4
+
+
+def test_every_study_of_the_readme_was_written():
+    for study in ("architectures", "threshold"):
+        begin, end = (mark.format(f"{study} comparison") for mark in (BEGIN, END))
+        assert "| LRP-ε | " in README.partition(begin)[2].partition(end)[0]
+
+
+def test_a_readme_without_marks_is_a_mistake(folder, tmp_path):
+    (tmp_path / "README.md").write_text("nothing")
+    with pytest.raises(UserError, match="README: expected marks as '<!-- paper comparison: written by make docs"):
+        update(tmp_path / "README.md", folder / "multirun" / "paper" / "report")

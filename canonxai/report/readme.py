@@ -1,4 +1,7 @@
-"""The README's study, generated: ``python -m canonxai.report.readme REPORT README``."""
+"""The README's figures, generated: ``python -m canonxai.report.readme README REPORT ...``.
+
+What a report says stands in the README between marks with the study's name, and its pictures in ``docs/STUDY``.
+"""
 
 import argparse
 import re
@@ -9,49 +12,62 @@ from pathlib import Path
 from canonxai.errors import UserError, told
 from canonxai.report.tables import rows_of
 
-BEGIN, END = "<!-- study: written by make docs, not by hand -->", "<!-- end of study -->"
-PICTURES = ("localization", "difference-input_perturbation", "curves-perturbation_curve")
+BEGIN, END = "<!-- {}: written by make docs, not by hand -->", "<!-- end of {} -->"
 
 
-def study_text(report: Path) -> str:
-    """The claims and the table of a report, as Markdown.
-
-    Args:
-        report: the folder of a report.
-    """
-    claims = {row["claim"]: row for row in rows_of(report / "claims.parquet")}
+def claims(report: Path) -> str:
+    """The claims of a report, as Markdown."""
+    rows = {row["claim"]: row for row in rows_of(report / "claims.parquet")}
     lines = ["| claim | | tests confirmed |", "| --- | --- | --- |"]
-    for name, row in claims.items():
+    for name, row in rows.items():
         confirmed = row["claim_figures"].removesuffix(" tests confirmed")
         lines.append(f"| {name}: {row['text']} | {row['claim_verdict']} | {confirmed} |")
-    return "\n".join(lines) + "\n\n" + (report / "comparison.md").read_text().strip()
+    return "\n".join(lines)
 
 
-def update(report: Path, readme: Path) -> None:
-    """Puts a report's text between the README's marks, and its pictures into ``docs`` beside it.
+def comparison(report: Path) -> str:
+    """The table of a report, as Markdown."""
+    return (report / "comparison.md").read_text().strip()
+
+
+def update(readme: Path, report: Path) -> None:
+    """Puts what a report says between the README's marks, and the pictures that the README shows beside it.
+
+    Args:
+        readme: with marks as :data:`BEGIN` and :data:`END`, of ``STUDY claims`` or ``STUDY comparison``.
+        report: the folder of a report, ``STUDY/report``.
 
     Raises:
-        UserError: if the README has no marks.
+        UserError: if the README has no marks of the study.
     """
-    text = readme.read_text()
-    block = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    if not block.search(text):
-        raise UserError(f"README: expected the marks {BEGIN!r} and {END!r} in {str(readme)!r}, got none.")
-    readme.write_text(block.sub(lambda _: f"{BEGIN}\n{study_text(report)}\n{END}", text))
-    pictures = [report / "figures" / f"{name}.png" for name in PICTURES]
-    pictures += sorted((report / "figures").glob("heatmaps-*.png"))[:1]
-    for picture in pictures:
-        shutil.copy(picture, readme.parent / "docs" / f"{re.sub(r'-[0-9]+$', '', picture.stem)}.png")
+    text, study, found = readme.read_text(), report.resolve().parent.name, False
+    for write in (claims, comparison):
+        begin, end = (mark.format(f"{study} {write.__name__}") for mark in (BEGIN, END))
+        block = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        if block.search(text):
+            written, found = f"{begin}\n{write(report)}\n{end}", True
+            text = block.sub(lambda _, written=written: written, text)  # type: ignore[misc]
+    if not found:
+        expected = f"marks as {BEGIN.format(f'{study} comparison')!r}"
+        raise UserError(f"README: expected {expected} in {str(readme)!r}, got none.")
+    readme.write_text(text)
+    for name in re.findall(rf"\]\(docs/{re.escape(study)}/(.*?)\.png\)", text):
+        figures = report / "figures"
+        picture = next(iter([*figures.glob(f"{name}.png"), *sorted(figures.glob(f"{name}-*.png"))]))
+        to = readme.parent / "docs" / study
+        to.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, to / f"{name}.png")
 
 
 @told
 def main(arguments: list[str] | None = None) -> None:
-    """Puts a report into a README."""
+    """Puts reports into a README."""
     parser = argparse.ArgumentParser(prog="python -m canonxai.report.readme")
-    parser.add_argument("report", type=Path, help="the folder of a report")
     parser.add_argument("readme", type=Path)
+    parser.add_argument("reports", type=Path, nargs="+", metavar="REPORT", help="the folder of a report")
     chosen = parser.parse_args(arguments)
-    update(chosen.report, chosen.readme)
+    for report in chosen.reports:
+        update(chosen.readme, report)
 
 
 if __name__ == "__main__":

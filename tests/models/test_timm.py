@@ -2,16 +2,14 @@
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
 from canonxai.data.geometry import Geometry
 from canonxai.errors import UserError
 from canonxai.models.normalization import Normalization
-
-timm = pytest.importorskip("timm")
-
-from canonxai.models.timm import model, preprocessing  # noqa: E402
+from canonxai.models.timm import model, preprocessing
 
 #: bilinear and bicubic, several crops, a squashed one, other means
 NAMES = [
