@@ -71,29 +71,31 @@ def watch_canonxai(parts: Parts) -> None:
     from torch.utils.data.dataloader import _BaseDataLoaderIter
     from zennit.attribution import Gradient
 
+    import canonxai.assemble
     import canonxai.explainer
     import canonxai.report.build
     import canonxai.results.cell
+    import canonxai.results.output
     import canonxai.run
     from canonxai.metrics.perturbation_metric import PerturbationMetric
     from canonxai.results.store import Store
 
     for owner, attribute, name in (
         (canonxai.run, "run", "other"),
-        (canonxai.run, "build", "building"),
+        (canonxai.assemble, "build", "building"),
         (canonxai.run, "build_trainer", "Lightning"),
         (Trainer, "predict", "Lightning"),
         (_BaseDataLoaderIter, "__next__", "loading"),
         (canonxai.explainer.Explainer, "predict_step", "prediction"),
         (canonxai.explainer, "canonization_agreement", "verification"),
         (Gradient, "grad", NETWORK),
-        (canonxai.run, "write_rules", "rules"),
+        (canonxai.results.output, "write_rules", "rules"),
         (Store, "write", "writing"),
         (Store, "finish", "writing"),
         (canonxai.results.cell, "write_maps", "writing"),
-        (canonxai.run, "log_results", "writing"),
+        (canonxai.results.output, "log_results", "writing"),
         (canonxai.results.cell, "summarize_columns", "summary"),
-        (canonxai.run, "print_summary", "summary"),
+        (canonxai.results.output, "print_summary", "summary"),
         (canonxai.report.build, "build_report", "report"),
     ):
         parts.watch(owner, attribute, name)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from canonxai.assemble import build_explainers, build_metrics, build_trainer
 from canonxai.attribution import Method
 from canonxai.config import CONF, Canonizer, Data, build, cell_name, check_groups, state
 from canonxai.config import Method as MethodSchema
@@ -16,7 +17,6 @@ from canonxai.errors import UserError
 from canonxai.metrics import Metric
 from canonxai.models.build import build_network
 from canonxai.models.torchvision import preprocessing
-from canonxai.run import build_explainers, build_metrics, build_trainer
 
 YAMLS = sorted(CONF.rglob("*.yaml"))
 

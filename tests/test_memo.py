@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from canonxai import run as module
+from canonxai import assemble as module
 from canonxai.memo import OriginalMaps
 from canonxai.run import run
 

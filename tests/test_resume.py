@@ -150,7 +150,7 @@ def test_a_complete_cell_is_told_and_not_computed_unless_it_shall(cell, tmp_path
     written = path.stat().st_mtime_ns
     capsys.readouterr()
     with monkeypatch.context() as patch:
-        patch.setattr("canonxai.run.build_network", None)
+        patch.setattr("canonxai.assemble.build_network", None)
         assert cell("data.batch_size=5", "save_maps=1") == first
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "complete before; run.resume=false computes it anew" and str(path.parent) in lines[-2]

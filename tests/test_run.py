@@ -218,13 +218,13 @@ class Network(nn.Module):
 def explain(tmp_path, dataset, network, method=None):
     from omegaconf import OmegaConf
 
+    from canonxai.assemble import build_trainer
     from canonxai.attribution.gradient import Gradient
     from canonxai.explainer import Explainer
     from canonxai.metrics.localization import Localization
     from canonxai.models.normalization import Normalization
     from canonxai.results.store import Store, StoreWriter, sample_schema
     from canonxai.results.summary import summarize
-    from canonxai.run import build_trainer
 
     chosen = {"localization": Localization()}
     store = Store(tmp_path, sample_schema(chosen))
@@ -271,7 +271,7 @@ def test_a_model_with_too_few_outputs_is_refused(tmp_path):
 
 
 def test_two_metrics_with_one_column_are_refused(config):
-    from canonxai.run import build_metrics
+    from canonxai.assemble import build_metrics
 
     cfg = config("+metric.again={_target_: canonxai.metrics.distance.Distance}", "metric=[distance]")
     with pytest.raises(UserError, match="metric: expected metrics with columns of different names"):

@@ -143,10 +143,8 @@ def has_key(base_url: str) -> bool:
         return False
 
 
-def log_results(logger: Logger | None, cell: Cell, summary: Mapping[str, Any]) -> None:
-    """Gives a cell's settings, figures, curves and maps to its logger and closes it; failures are told, not raised."""
-    if logger is None:
-        return
+def log_results(logger: Logger, cell: Cell, summary: Mapping[str, Any]) -> None:
+    """Gives a cell's settings, figures, curves and maps to its logger; failures are told, not raised."""
     try:
         logger.log_hyperparams(dict(cell.settings))
         logger.log_metrics(scalars(summary))
@@ -156,10 +154,8 @@ def log_results(logger: Logger | None, cell: Cell, summary: Mapping[str, Any]) -
         log.warning("logger: the results are stored, but could not be logged (%s: %s)", type(error).__name__, error)
 
 
-def close(logger: Logger | None, failed: bool = False) -> None:
+def close(logger: Logger, failed: bool = False) -> None:
     """Ends a logger's run, so that the next job of this process gets its own."""
-    if logger is None:
-        return
     logger.finalize("failed" if failed else "success")
     if isinstance(logger, WandbLogger):
         logger.experiment.finish(exit_code=int(failed))

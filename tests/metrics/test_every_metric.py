@@ -7,10 +7,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from canonxai.assemble import build_metrics
 from canonxai.config import CONF, build
 from canonxai.errors import UserError
 from canonxai.models.normalization import Normalization
-from canonxai.run import build_metrics
 from tests.metrics.batches import explanation, of_map, select
 
 NAMES = sorted(path.stem for path in (CONF / "metric").glob("*.yaml") if path.stem != "followup")

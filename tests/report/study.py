@@ -12,10 +12,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from canonxai.assemble import build_metrics
 from canonxai.config import CONF, cell_name, register, state
 from canonxai.results.store import Store, sample_schema
 from canonxai.results.summary import summarize
-from canonxai.run import build_metrics, versions
+from canonxai.versions import versions
 
 IMAGES = 40
 METHODS = ("gradient", "lrp_eps", "ebp", "random")
