@@ -81,12 +81,12 @@ def watch_canonxai(parts: Parts) -> None:
     from canonxai.results.store import Store
 
     for owner, attribute, name in (
-        (canonxai.run, "run", "other"),
+        (canonxai.run, "run_together", "other"),
         (canonxai.assemble, "build", "building"),
         (canonxai.run, "build_trainer", "Lightning"),
         (Trainer, "predict", "Lightning"),
         (_BaseDataLoaderIter, "__next__", "loading"),
-        (canonxai.explainer.Explainer, "predict_step", "prediction"),
+        (canonxai.explainer.Explainers, "predict_step", "prediction"),
         (canonxai.explainer, "canonization_agreement", "verification"),
         (Gradient, "grad", NETWORK),
         (canonxai.results.output, "write_rules", "rules"),
