@@ -8,9 +8,11 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, Trainer
+from zennit.canonizers import Canonizer
 
 from canonxai.attribution import Method
-from canonxai.config import Canonizer, Data, build
+from canonxai.config import Canonizer as CanonizerSchema
+from canonxai.config import Data, build
 from canonxai.config import Method as MethodSchema
 from canonxai.data import DataModule
 from canonxai.data.cache import Cached
@@ -52,6 +54,19 @@ def build_data(cfg: DictConfig, metrics: Mapping[str, Metric]) -> tuple[DataModu
     return DataModule(dataset, cfg.data.batch_size, cfg.data.num_workers, cfg.data.on_error, outputs), names
 
 
+def build_canonizer(cfg: DictConfig) -> Canonizer:
+    """The canonizer.
+
+    Raises:
+        UserError: if the config names none.
+    """
+    if cfg.canonizer is None or cfg.canonizer.get("_target_") is None:
+        model = cfg.model.name
+        raise UserError(f"canonizer: expected one, got none for model={model}. Try canonizer=graph, or canonize=false.")
+    canonizer: Canonizer = build(cfg.canonizer, "canonizer", CanonizerSchema)
+    return canonizer
+
+
 def build_explainers(cfgs: Sequence[DictConfig], metrics: dict[str, Metric], outputs: int) -> list[Explainer]:
     """The network, the canonizer and each method, ready to explain batches."""
     cfg = cfgs[0]
@@ -59,9 +74,7 @@ def build_explainers(cfgs: Sequence[DictConfig], metrics: dict[str, Metric], out
     check_choice("precision", cfg.precision, PRECISIONS)
     canonizer, options = None, {}
     if cfg.canonize:
-        if cfg.canonizer is None or cfg.canonizer.get("_target_") is None:
-            raise UserError(f"canonize: expected false, as model={cfg.model.name} names no canonizer, got True.")
-        canonizer = build(cfg.canonizer, "canonizer", Canonizer)
+        canonizer = build_canonizer(cfg)
         options = {"verify": cfg.canonizer.verify, "tolerance": cfg.canonizer.tolerance}
     methods: list[Method] = [build(cfg.method, "method", MethodSchema) for cfg in cfgs]
     depend_on = [OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, MAPS_DEPEND_ON), resolve=True) for cfg in cfgs]

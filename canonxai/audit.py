@@ -28,16 +28,16 @@ from rich.text import Text
 from torch import Tensor
 from zennit.canonizers import Canonizer
 
+from canonxai.assemble import build_canonizer
 from canonxai.attribution import Method, Query
 from canonxai.attribution.flow import Flow, relevance_flow
 from canonxai.attribution.rules import GRADIENT, MERGED, Layer, rule_table
 from canonxai.canonizers import canonization_agreement
 from canonxai.cli import command, job
 from canonxai.config import CONF, Data, build, check_groups, methods_together, register
-from canonxai.config import Canonizer as CanonizerSchema
 from canonxai.config import Method as MethodSchema
 from canonxai.data import Excluded, LocalizationDataset
-from canonxai.errors import UserError, check
+from canonxai.errors import check
 from canonxai.models.build import build_network
 from canonxai.models.normalization import Normalization
 from canonxai.results.store import writing
@@ -124,8 +124,8 @@ def audit_layers(method: Method, query: Query, canonizers: Sequence[Canonizer]) 
 
 
 def _is_moving(layer: Layer) -> bool:
-    is_relu = layer.type == "ReLU" or layer.layer in ("relu", "relu_")  # what it sets to zero has no relevance either
-    return is_relu or layer.type.startswith(MOVING) or layer.layer.startswith(MOVING)
+    name = layer.layer if layer.type == "function" else layer.type
+    return name.startswith(MOVING) or name in ("ReLU", "relu", "relu_")  # what it sets to zero has no relevance either
 
 
 def _ratio(flow: Flow | None) -> float | None:
@@ -140,9 +140,7 @@ def audit(cfg: DictConfig, folder: Path, console: Console) -> dict[str, Any]:
     """
     check_groups(cfg)
     check(cfg.samples >= 1, "samples", "an integer >= 1", cfg.samples)
-    if cfg.canonizer is None or cfg.canonizer.get("_target_") is None:
-        raise UserError(f"canonizer: expected one, as model={cfg.model.name} names none. Try canonizer=graph.")
-    canonizer: Canonizer = build(cfg.canonizer, "canonizer", CanonizerSchema)
+    canonizer = build_canonizer(cfg)
     method: Method = build(cfg.method, "method", MethodSchema)
     dataset = build(cfg.data, "data", Data)
     model = build_network(cfg.model, cfg.data.label_space).double().eval().requires_grad_(False)

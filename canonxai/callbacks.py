@@ -25,7 +25,7 @@ class OfCell(Callback):
         self.callback.on_predict_end(trainer, pl_module)
 
 
-class Attentive(Callback):
+class StopAfterBatch(Callback):
     """Ends the loop after a batch if a signal came, another process of this run failed, or the one it helps is gone."""
 
     def __init__(self, processes: Processes) -> None:

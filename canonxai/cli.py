@@ -1,4 +1,4 @@
-"""The command line: Hydra composes the config, :func:`canonxai.run.run` does the work.
+"""The command line: Hydra composes the config, :func:`canonxai.run.run_together` does the work.
 
 Torch is imported only when a job starts, so that ``--help`` and ``--cfg`` answer at once. A user's mistake is told in
 one line, with exit code 1; ``HYDRA_FULL_ERROR=1`` shows the traceback instead.

@@ -126,19 +126,27 @@ class Run:
 
 
 @dataclass
-class Config:
-    study: str = "default"
+class Command:
+    """What every command reads."""
+
     allow_targets: list[str] = field(default_factory=list)
     seed: int = 0
+    data: Any = MISSING
+    model: Any = MISSING
+    canonizer: Any = None  # which each model's config names, also where it is of no use
+
+
+@dataclass
+class Config(Command):
+    """What ``python -m canonxai`` reads."""
+
+    study: str = "default"
     precision: int = 64
     canonize: bool = False
     target: Target = Target.label
     save_maps: int = 16
     run: Run = field(default_factory=Run)
     perturbation: Perturbation = field(default_factory=Perturbation)
-    data: Any = MISSING
-    model: Any = MISSING
-    canonizer: Any = None
     method: Any = MISSING
     metric: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = MISSING
@@ -147,32 +155,22 @@ class Config:
 
 
 @dataclass
-class Training:
+class Training(Command):
     """What ``python -m canonxai.train`` reads."""
 
-    allow_targets: list[str] = field(default_factory=list)
-    seed: int = 0
     samples: int = 200_000
     batch_size: int = 128
     learning_rate: float = 4e-3
     weight_decay: float = 0.05
     output: str = MISSING
-    data: Any = MISSING
-    model: Any = MISSING
-    canonizer: Any = None  # of no use here, but every model's config names one
     trainer: dict[str, Any] = MISSING
 
 
 @dataclass
-class Audit:
+class Audit(Command):
     """What ``python -m canonxai.audit`` reads."""
 
-    allow_targets: list[str] = field(default_factory=list)
-    seed: int = 0
     samples: int = 4
-    data: Any = MISSING
-    model: Any = MISSING
-    canonizer: Any = None
     method: Any = MISSING
 
 

@@ -39,12 +39,6 @@ TIMM = tuple(
     )
 )
 SIZES = {"inception_v3": 80, "maxvit_t": 224, "timm/inception_v4": 80}  #: of the input, where 64 pixels are too few
-OPTIONS = {
-    "googlenet": {"init_weights": False},
-    "inception_v3": {"init_weights": False},
-}  #: else initialised for minutes
-
-
 HEADER = """# Coverage of the graph canonizer
 
 Written by `make coverage`. Each network has random weights and random BatchNorm statistics (variances, negative, tiny
@@ -95,15 +89,17 @@ def randomize(model: nn.Module) -> nn.Module:
 
 
 def build(name: str) -> nn.Module:
-    """An untrained network of torchvision, or of timm for names that begin with ``timm/``."""
-    if name.startswith("timm/"):
-        try:
-            timm = importlib.import_module("timm")
-        except ImportError as error:
-            raise UserError(f"name: expected a network of an installed library, got {name}. Install timm.") from error
-        model: nn.Module = timm.create_model(name.removeprefix("timm/"))
-    else:
-        model = torchvision.models.get_model(name, weights=None, **OPTIONS.get(name, {}))
+    """An untrained network of torchvision, or of timm for names that begin with ``timm/``.
+
+    Raises:
+        UserError: if there is no such network.
+    """
+    zoo, _, known = name.rpartition("/")
+    try:
+        module = importlib.import_module(f"canonxai.models.{zoo or 'torchvision'}")
+    except ImportError as error:
+        raise UserError(f"name: expected a network of an installed library, got {name}. Install timm.") from error
+    model: nn.Module = module.model(known, weights=None)
     return model
 
 

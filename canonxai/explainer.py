@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zennit.canonizers import Canonizer
 
 from canonxai.attribution import Method, Query
-from canonxai.canonizers import Agreement, canonization_agreement
+from canonxai.canonizers import Agreements, canonization_agreement
 from canonxai.config import Target
 from canonxai.data import Batch
 from canonxai.errors import UserError, check
@@ -99,7 +99,7 @@ class Explainer(LightningModule):
         self.verify, self.tolerance = verify, tolerance
         self.originals = originals or OriginalMaps(memory=0)
         self.verified = 0
-        self.agreement: dict[str, Agreement] = {}
+        self.agreement = Agreements()
 
     @torch.no_grad()
     @tf32(False)
@@ -208,9 +208,8 @@ class Explainer(LightningModule):
             return
         self.verified += len(image)
         for dtype in dict.fromkeys((torch.float64, self.evaluator.precision.dtype, self.precision)):
-            name = str(dtype).removeprefix("torch.")
             agreement = canonization_agreement(self.explained, self.canonizers, self.normalize(image, dtype))
-            self.agreement[name] = self.agreement.get(name, Agreement()) | agreement
+            self.agreement.add(str(dtype).removeprefix("torch."), agreement)
             check(
                 agreement.max_rel <= self.tolerance,
                 "canonizer",

@@ -43,7 +43,7 @@ def every_step(
     score: Callable[[Samples, Samples], Float[Tensor, "n *values"]],
     samples: int,
     steps: int,
-    batch_size: int | BatchSize,
+    batch_size: BatchSize,
     device: torch.device,
 ) -> Float[Tensor, "samples steps *values"]:
     """The scores of all steps of all samples, ``batch_size`` at once.
@@ -61,7 +61,7 @@ def every_step(
         scores = score(sample, step)
         return scores.view(len(steps), len(samples), *scores.shape[1:])
 
-    return _batch_size(batch_size).table(evaluate, samples, steps)
+    return batch_size.table(evaluate, samples, steps)
 
 
 def region_scores(heatmap: Float[Tensor, "batch height width"], size: int) -> Float[Tensor, "batch rows columns"]:
@@ -105,7 +105,7 @@ def perturbation_curve(
     replace: Replace,
     rank: Int64[Tensor, "batch height width"],
     counts: Int64[Tensor, " steps"],
-    batch_size: int | BatchSize,
+    batch_size: BatchSize,
 ) -> Float[Tensor, "batch steps"]:
     """``f(x_k)`` for every sample and every ``k`` in ``counts``.
 
@@ -130,14 +130,10 @@ def perturbation_curve(
         images = replace(image[some], replaced.to(torch.uint8).view(torch.bool), some)
         return score(images.flatten(0, 1), sample.flatten()).view_as(step)
 
-    return _batch_size(batch_size).table(evaluate, len(image), len(counts))
+    return batch_size.table(evaluate, len(image), len(counts))
 
 
 def _indices(steps: range, samples: range, device: torch.device) -> tuple[Indices, Indices]:
     """The step and the sample of each entry of a table."""
     step, sample = (torch.arange(r.start, r.stop, device=device) for r in (steps, samples))
     return step[:, None].expand(-1, len(sample)), sample.expand(len(step), -1)
-
-
-def _batch_size(size: int | BatchSize) -> BatchSize:
-    return size if isinstance(size, BatchSize) else BatchSize(size)

@@ -14,7 +14,7 @@ from pytorch_lightning import Trainer
 from rich.console import Console
 
 from canonxai.assemble import build_data, build_explainers, build_metrics, build_trainer, choose_devices, is_gpu
-from canonxai.callbacks import Attentive, OfCell
+from canonxai.callbacks import OfCell, StopAfterBatch
 from canonxai.config import check_groups, state
 from canonxai.data import DataModule
 from canonxai.determinism import deterministic
@@ -82,7 +82,8 @@ def compute(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any] | N
     cfgs = [cfg for cfg, _ in cells]
     cfg, is_lead = cfgs[0], parent() is None
     check(cfg.save_maps >= 0, "save_maps", "an integer >= 0", cfg.save_maps)
-    check(cfg.run.resume or cfg.data.shard is None, "run.resume", "true with data.shard", False, "Remove the folder.")
+    by_hand = is_lead and cfg.data.shard is not None
+    check(cfg.run.resume or not by_hand, "run.resume", "true with data.shard", False, "Remove the folder.")
     metrics = build_metrics(cfg)
     data, names = build_data(cfg, metrics)
     share, devices = Share.of(cfg.data.shard), choose_devices(cfg)
@@ -106,12 +107,13 @@ def compute(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any] | N
         if any(done):
             log.info("resume: %s of %d batches are there", ", ".join(str(len(d)) for d in done), data.batches)
         module, console = Explainers(explainers, done), output_console()
+        stack.callback(tell_failures, module.errors, cfgs)
         callbacks = [
             Session(outputs, cfg, explainers[0]),
             *(OfCell(output.writer, place) for place, output in enumerate(outputs)),
             ImageProgress(title(cfgs, own), data.images(data.todo), console),
             OfCell(LabelCheck(len(names)), 0),
-            Attentive(processes),
+            StopAfterBatch(processes),
         ]
         trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
         with processes:
@@ -125,21 +127,23 @@ def compute(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any] | N
                         summaries[place] = output.conclude(share, console)
                     except UserError as error:
                         module.errors[place] = error
-    raise_failures(module.errors, cfgs, is_lead)
+        raise_failures(module.errors, len(cells), is_lead)
     return summaries
 
 
-def raise_failures(errors: Mapping[int, Exception], cfgs: Sequence[DictConfig], is_lead: bool) -> None:
-    """Tells the error of each cell that failed; one of someone's own code is raised with its traceback."""
-    if len(errors) == len(cfgs) == 1:
-        raise errors[0]
-    for place, error in errors.items():
+def tell_failures(errors: Mapping[int, Exception], cfgs: Sequence[DictConfig]) -> None:
+    """Names the cells that failed, of several."""
+    for place, error in errors.items() if len(cfgs) > 1 else ():
         log.error("%s: %s", cfgs[place].method.name, error)
+
+
+def raise_failures(errors: Mapping[int, Exception], cells: int, is_lead: bool) -> None:
+    """Raises an error of someone's own code with its traceback, others as one."""
     for error in errors.values():
-        if not isinstance(error, UserError):
+        if not isinstance(error, UserError) or cells == 1:
             raise error
     if errors and is_lead:
-        raise UserError(f"method: expected all to succeed, got errors of {len(errors)} of {len(cfgs)}.")
+        raise UserError(f"method: expected all to succeed, got errors of {len(errors)} of {cells}.")
 
 
 def title(cfgs: Sequence[DictConfig], share: Share) -> str:

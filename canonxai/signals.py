@@ -61,11 +61,6 @@ def end_if_interrupted() -> None:
         raise Interrupted(by)
 
 
-def is_interrupted() -> bool:
-    """Whether a signal came."""
-    return _State.received is not None
-
-
 def ignore(worker: int = 0) -> None:
     """In a loading process: signals to the whole group of processes are the main process's business."""
     for number in SIGNALS:

@@ -171,7 +171,7 @@ def test_cells_share_a_name_only_if_they_compute_the_same(config):
         ),
         (["method._target_=canonxai.errors"], "method._target_: expected .* class or function, .* .it is a module"),
         (["canonizer.parts=[sum,foo]", "canonize=true"], "canonizer.parts: .*merge_bn, sum.*foo"),
-        (["canonizer=none", "canonize=true"], "canonize: expected false, as model=resnet18 names no canonizer"),
+        (["canonizer=none", "canonize=true"], "canonizer: expected one, got none for model=resnet18"),
         (["canonizer.verify=0", "canonize=true"], "canonizer.verify: expected an integer >= 1"),
         (["canonizer.tolerance=0", "canonize=true"], "canonizer.tolerance: expected a number > 0"),
         (["perturbation.batch_size=0"], "perturbation.batch_size: expected an integer >= 1, or auto, got 0"),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from canonxai.batch_size import BatchSize
 from canonxai.perturbation import paste, perturbation_curve, perturbed_pixels, ranks, region_scores
 
 
@@ -79,7 +80,7 @@ def test_curve_scores_each_sample_with_its_first_ranks_replaced(batch_size):
         seen.append(len(images))
         return (weight[sample] * images).sum((1, 2, 3))
 
-    curve = perturbation_curve(score, image, paste(noise), rank, torch.tensor(counts), batch_size)
+    curve = perturbation_curve(score, image, paste(noise), rank, torch.tensor(counts), BatchSize(batch_size))
     for sample in range(3):
         for step, count in enumerate(counts):
             replaced = image[sample].clone()

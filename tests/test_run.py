@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from canonxai.canonizers.merge import merged
+from canonxai.canonizers.graph.affine import Affine, batch_norm_affine
 from canonxai.config import CONF
 from canonxai.data import DataModule, Sample
 from canonxai.errors import UserError
@@ -168,11 +168,11 @@ def test_parts_of_the_canonizer_give_different_maps(cell):
 
 
 def test_a_canonizer_that_changes_the_function_is_refused(cell, tmp_path, monkeypatch):
-    def inexact(linear, batch_norm):
-        weight, bias = merged(linear, batch_norm)
-        return 1.0001 * weight, bias
+    def inexact(batch_norm):
+        exact = batch_norm_affine(batch_norm)
+        return Affine(1.0001 * exact.scale, exact.shift)
 
-    monkeypatch.setattr("canonxai.canonizers.merge.merged", inexact)
+    monkeypatch.setattr("canonxai.canonizers.merge.batch_norm_affine", inexact)
     shared = ("canonize=true", "model=vgg16_bn")
     with pytest.raises(UserError, match="canonizer.tolerance=1e-06, got 'a relative difference of .*exact=false"):
         cell(*shared, "canonizer.tolerance=1e-6")

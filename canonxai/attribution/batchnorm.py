@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from zennit.core import BasicHook, Hook, Stabilizer
 from zennit.rules import NoMod, Pass
 
-from canonxai.canonizers.graph.affine import is_batch_norm
+from canonxai.canonizers.graph.affine import BATCH_NORM, is_batch_norm
 
 BATCHNORM_RULES = ("pass", "epsilon", "omega")
 
@@ -31,22 +31,13 @@ def is_merged(module: nn.Module) -> bool:
     return is_batch_norm(module) and "forward" in vars(module)
 
 
-class _AnyBatchNorm(type):
+class _Merged(type):
     def __instancecheck__(cls, instance: Any) -> bool:
-        return is_batch_norm(instance)
+        return is_merged(instance)
 
 
-class AnyBatchNorm(metaclass=_AnyBatchNorm):
-    """The type, in zennit's sense, of each BatchNorm, frozen and synchronised ones among them."""
-
-
-class _Unmerged(type):
-    def __instancecheck__(cls, instance: Any) -> bool:
-        return is_batch_norm(instance) and not is_merged(instance)
-
-
-class UnmergedBatchNorm(metaclass=_Unmerged):
-    """The type, in zennit's sense, of each BatchNorm that still computes something."""
+class MergedBatchNorm(metaclass=_Merged):
+    """The type, in zennit's sense, of each BatchNorm that computes the identity."""
 
 
 class BatchNormRule(BasicHook):  # type: ignore[misc]
@@ -93,7 +84,7 @@ class BatchNormOmega(BatchNormRule):
 
 def batchnorm_map(
     rule: str, epsilon: float, stabilizer: float, zero_params: list[str] | None
-) -> list[tuple[type, Hook]]:
+) -> list[tuple[Any, Hook]]:
     """Which rule BatchNorms get, to be put before the layer map of a composite; merged ones pass relevance on.
 
     Args:
@@ -109,4 +100,4 @@ def batchnorm_map(
         "epsilon": BatchNormEpsilon(epsilon, zero_params),
         "omega": BatchNormOmega(stabilizer, zero_params),
     }
-    return [(UnmergedBatchNorm, rules[rule]), (AnyBatchNorm, Pass())]
+    return [(MergedBatchNorm, Pass()), (BATCH_NORM, rules[rule])]

@@ -1,6 +1,7 @@
 """How much relevance enters and leaves each layer: where it is conserved, and where it is lost or made."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -42,19 +43,20 @@ def relevance_flow(method: Method, query: Query, canonizers: Sequence[Canonizer]
     Returns:
         By the module's name, for modules that the forward pass uses; those of the canonized network.
     """
-    composite, flows, handles = method.composite(query, canonizers), {}, []
-    with torch.enable_grad(), restored(query.model), composite.context(query.model) as model:
+    composite, flows = method.composite(query, canonizers), {}
+    with ExitStack() as stack:
+        for context in (torch.enable_grad(), restored(query.model)):
+            stack.enter_context(context)
+        model = stack.enter_context(composite.context(query.model))
         for name, module in model.named_modules():
             if not any(True for _ in module.children()):
                 flows[name] = flow = Flow()
                 # before zennit's own: what these see is what the rule is given, and what it returns
-                handles.append(module.register_forward_pre_hook(partial(_enter, flow), prepend=True))
-                handles.append(module.register_forward_hook(partial(_leave, flow), prepend=True))
+                stack.enter_context(module.register_forward_pre_hook(partial(_enter, flow), prepend=True))
+                stack.enter_context(module.register_forward_hook(partial(_leave, flow), prepend=True))
         input = query.input.detach().requires_grad_()
         logits = model(input)
         torch.autograd.grad(logits, input, one_hot(query.target, logits))
-        for handle in handles:
-            handle.remove()
     return {name: flow for name, flow in flows.items() if flow != Flow()}
 
 

@@ -14,6 +14,8 @@ and average pools hand it on in proportion; that is why BatchNorm has to be merg
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from zennit.canonizers import Canonizer
 from zennit.composites import (
@@ -36,17 +38,15 @@ from canonxai.attribution.transformer import ATTENTION_SHARES, transformer_map
 from canonxai.errors import check, check_choice
 
 
-def check_rule_arguments(
-    epsilon: float = 1e-6, stabilizer: float = 1e-6, gamma: float = 0.25, zero_params: list[str] | None = None
-) -> None:
+def check_rule_arguments(epsilon: float = 1e-6, stabilizer: float = 1e-6, zero_params: list[str] | None = None) -> None:
     """Raises a UserError for an argument of a rule that is out of its range."""
     check(0 < epsilon < math.inf, "method.epsilon", "a number > 0", epsilon)
     check(0 < stabilizer < math.inf, "method.stabilizer", "a number > 0", stabilizer)
-    check(0 <= gamma < math.inf, "method.gamma", "a number >= 0", gamma)
     allowed = "null or a list of weight, bias"
     check(set(zero_params or ()) <= {"weight", "bias"}, "method.zero_params", allowed, zero_params)
 
 
+@dataclass(eq=False)
 class LRP(Method):
     """What all composites of LRP share.
 
@@ -62,22 +62,19 @@ class LRP(Method):
         UserError: if an argument is out of its range.
     """
 
-    def __init__(
-        self,
-        epsilon: float = 1e-6,
-        stabilizer: float = 1e-6,
-        zero_params: list[str] | None = None,
-        batchnorm_rule: str = "pass",
-        attention: str = "constant",
-    ) -> None:
-        check_rule_arguments(epsilon, stabilizer, zero_params=zero_params)
-        check_choice("method.batchnorm_rule", batchnorm_rule, BATCHNORM_RULES)
-        check_choice("method.attention", attention, ATTENTION_SHARES)
-        self.epsilon, self.stabilizer, self.zero_params = epsilon, stabilizer, zero_params
-        self.batchnorm_rule, self.attention = batchnorm_rule, attention
+    epsilon: float = 1e-6
+    stabilizer: float = 1e-6
+    zero_params: list[str] | None = None
+    batchnorm_rule: str = "pass"
+    attention: str = "constant"
+
+    def __post_init__(self) -> None:
+        check_rule_arguments(self.epsilon, self.stabilizer, self.zero_params)
+        check_choice("method.batchnorm_rule", self.batchnorm_rule, BATCHNORM_RULES)
+        check_choice("method.attention", self.attention, ATTENTION_SHARES)
 
     @property
-    def _layer_map(self) -> list[tuple[type, Hook | None]]:
+    def _layer_map(self) -> list[tuple[Any, Hook | None]]:
         """What goes before the layer map of zennit's composites."""
         return [
             *batchnorm_map(self.batchnorm_rule, self.epsilon, self.stabilizer, self.zero_params),
@@ -131,6 +128,7 @@ class LRPEpsilonAlpha2Beta1Flat(LRP):
         return EpsilonAlpha2Beta1Flat(canonizers=list(canonizers), **self._arguments)
 
 
+@dataclass(eq=False)
 class LRPGamma(LRP):
     """What the composites with the gamma rule share.
 
@@ -138,18 +136,11 @@ class LRPGamma(LRP):
         gamma: how much positive weights are favoured, >= 0.
     """
 
-    def __init__(
-        self,
-        gamma: float = 0.25,
-        epsilon: float = 1e-6,
-        stabilizer: float = 1e-6,
-        zero_params: list[str] | None = None,
-        batchnorm_rule: str = "pass",
-        attention: str = "constant",
-    ) -> None:
-        super().__init__(epsilon, stabilizer, zero_params, batchnorm_rule, attention)
-        check_rule_arguments(gamma=gamma)
-        self.gamma = gamma
+    gamma: float = field(default=0.25, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(0 <= self.gamma < math.inf, "method.gamma", "a number >= 0", self.gamma)
 
 
 class LRPEpsilonGammaBox(LRPGamma):

@@ -14,7 +14,8 @@ from zennit.canonizers import Canonizer
 from zennit.core import BasicHook, Composite, Hook
 
 from canonxai.attribution.batchnorm import is_merged
-from canonxai.canonizers.graph.functional import signals
+from canonxai.canonizers.graph.functional import activations
+from canonxai.canonizers.graph.hooks import rule_of
 
 GRADIENT = "gradient"  #: no rule: autograd's own
 MERGED = "merged: computes the identity"
@@ -57,7 +58,7 @@ def rule_table(model: nn.Module, composite: Composite, canonizers: Sequence[Cano
         definition, without functions.
     """
     with composite.context(model):
-        rules = {name: rule for name, module in model.named_modules() if (rule := _rule(module))}
+        rules = {name: rule for name, module in model.named_modules() if (rule := rule_of(module))}
     propagates = any(isinstance(rule, BasicHook) for rule in rules.values())  # not merely a modified gradient
     with Composite(canonizers=list(canonizers)).context(model):
         operations = _operations(model)
@@ -80,12 +81,6 @@ def _module_layer(name: str, module: nn.Module, calls: int, hook: Hook | None) -
     if calls > 1 and isinstance(hook, BasicHook):
         notes.append("shared: the rule sees the input of its last call only")
     return Layer(name, type(module).__name__, calls, type(hook).__name__ if hook else GRADIENT, "; ".join(notes))
-
-
-def _rule(module: nn.Module) -> Hook | None:
-    """The zennit hook that is registered on a module."""
-    hooks = (getattr(hook, "__self__", None) for hook in module._forward_pre_hooks.values())
-    return next((hook for hook in hooks if isinstance(hook, Hook)), None)
 
 
 class _LeafTracer(fx.Tracer):
@@ -115,7 +110,7 @@ def _operations(model: nn.Module) -> list[tuple[str, bool]]:
     except Exception:  # torch.fx raises errors of any kind for what it cannot trace
         leaves = [name for name, module in model.named_modules() if not any(True for _ in module.children())]
         return [(name, True) for name in leaves]
-    operations, values = [], signals(graph)
+    operations, values = [], activations(graph)
     for node in graph.nodes:
         if node.op == "call_module":
             operations.append((str(node.target).removeprefix("model."), True))

@@ -28,6 +28,13 @@ class Agreement:
         return Agreement(max(self.max_abs, other.max_abs), max(self.max_rel, other.max_rel))
 
 
+class Agreements(dict[str, Agreement]):
+    """By precision, over all images so far."""
+
+    def add(self, dtype: str, agreement: Agreement) -> None:
+        self[dtype] = self.get(dtype, Agreement()) | agreement
+
+
 def logit_agreement(original: Float[Tensor, "batch classes"], canonized: Float[Tensor, "batch classes"]) -> Agreement:
     """Compares the logits of the original and the canonized network.
 

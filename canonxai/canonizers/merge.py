@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from zennit.canonizers import SequentialMergeBatchNorm
 from zennit.core import collect_leaves
-from zennit.types import ConvolutionTranspose
 
+from canonxai.canonizers.graph.affine import batch_norm_affine, channels, fold
 from canonxai.errors import UserError
 
 
@@ -63,9 +62,7 @@ class ExactMergeBatchNorm(SequentialMergeBatchNorm):  # type: ignore[misc]
         self.linears, self.batch_norm = linears, batch_norm
         self.linear_params = [(linear.weight, linear.bias) for linear in linears]
         for linear in linears:
-            weight, bias = merged(linear, batch_norm)
-            linear.weight = nn.Parameter(weight, requires_grad=linear.weight.requires_grad)
-            linear.bias = nn.Parameter(bias, requires_grad=linear.weight.requires_grad)
+            fold(linear, None, batch_norm_affine(batch_norm))
         batch_norm.forward = _identity
 
     def remove(self) -> None:
@@ -74,33 +71,13 @@ class ExactMergeBatchNorm(SequentialMergeBatchNorm):  # type: ignore[misc]
         del self.batch_norm.forward
 
 
-def merged(linear: Any, batch_norm: Any) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the linear layer that computes ``batch_norm(linear(x))``.
-
-    Computed in float64, returned in the layer's precision.
-    """
-    mean, variance = batch_norm.running_mean.double(), batch_norm.running_var.double()
-    scale = (variance + batch_norm.eps).rsqrt()
-    shift = torch.zeros_like(mean)
-    if batch_norm.affine:
-        scale, shift = scale * batch_norm.weight.detach().double(), batch_norm.bias.detach().double()
-    weight = linear.weight.detach()
-    if isinstance(linear, ConvolutionTranspose):  # its weight is (inputs, outputs / groups, ...)
-        per_output = scale.view(linear.groups, 1, -1).expand(-1, len(weight) // linear.groups, -1).flatten(0, 1)
-    else:
-        per_output = scale[:, None]
-    factor = per_output.reshape(per_output.shape + (1,) * (weight.ndim - 2))
-    bias = -mean if linear.bias is None else linear.bias.detach().double() - mean
-    return (weight.double() * factor).to(weight.dtype), (bias * scale + shift).to(weight.dtype)
-
-
 def _identity(input: Tensor) -> Tensor:
     return input
 
 
 def _check_mergeable(linear_name: str, linear: Any, name: str, batch_norm: Any) -> None:
     problem = None
-    outputs = linear.out_channels if hasattr(linear, "out_channels") else linear.out_features
+    _, outputs = channels(linear)
     if batch_norm.training:
         problem = "a BatchNorm in evaluation mode, got one in training mode. Call model.eval() first"
     elif batch_norm.running_mean is None or batch_norm.running_var is None:

@@ -9,7 +9,7 @@ from zennit.canonizers import Canonizer, CompositeCanonizer, SequentialMergeBatc
 from zennit.torchvision import ResNetBasicBlockCanonizer, ResNetBottleneckCanonizer
 
 from canonxai.canonizers.merge import ExactMergeBatchNorm
-from canonxai.errors import check
+from canonxai.canonizers.parts import chosen_parts
 from canonxai.models.snapshot import Snapshot
 
 
@@ -28,14 +28,11 @@ class PartsCanonizer(CompositeCanonizer):  # type: ignore[misc]
     available: tuple[str, ...] = ("merge_bn", "sum")
 
     def __init__(self, parts: list[str] | None = None, exact: bool = True) -> None:
-        parts = list(self.available) if parts is None else parts
-        allowed = f"null or a list of distinct names from {', '.join(self.available)}"
-        check(set(parts) <= set(self.available) and len(set(parts)) == len(parts), "canonizer.parts", allowed, parts)
-        self.parts, self.exact = parts, exact
+        self.parts, self.exact = chosen_parts(parts, self.available), exact
         canonizers: list[Canonizer] = []
-        if "merge_bn" in parts:
+        if "merge_bn" in self.parts:
             canonizers.append(ExactMergeBatchNorm() if exact else SequentialMergeBatchNorm())
-        if "sum" in parts:
+        if "sum" in self.parts:
             canonizers += [ResNetBottleneckCanonizer(), ResNetBasicBlockCanonizer()]
         super().__init__(canonizers)
 

@@ -10,7 +10,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ import numpy as np
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from jaxtyping import Int64, Shaped
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from torch.utils.data import DataLoader, Dataset
 
 from canonxai.cli import command, job
-from canonxai.config import CONF, Data, build, check_groups, register
+from canonxai.config import CONF, Command, Data, build, check_groups, register
 from canonxai.data.base import ON_ERROR, DataModule, Excluded, LocalizationDataset
 from canonxai.data.images import AnnotatedImages
 from canonxai.data.sheet import draw_sheet, spread
@@ -62,15 +62,10 @@ ROW = np.dtype(
 
 
 @dataclass
-class Check:
+class Check(Command):
     """What ``python -m canonxai.data`` reads."""
 
-    allow_targets: list[str] = field(default_factory=list)
-    seed: int = 0
     samples: int = 40
-    data: Any = MISSING
-    model: Any = MISSING
-    canonizer: Any = None  # of no use here, but every model's config names one
 
 
 class Rows(Dataset[Any]):

@@ -53,7 +53,7 @@ class Explanation:
         Float[Tensor, "n channels height width"],
     ]
     network: nn.Module
-    batch_size: BatchSize | int
+    batch_size: BatchSize
     seed: int
     of_images: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     of_map: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64, Real, UInt8
 from torch import Tensor, nn
 
 from canonxai.batch_size import BatchSize
-from canonxai.canonizers import Agreement, fused, logit_agreement
+from canonxai.canonizers import Agreements, fused, logit_agreement
 from canonxai.errors import UserError, check, check_choice
 from canonxai.models.normalization import Normalization
 from canonxai.models.precision import PRECISIONS, tf32
@@ -103,7 +103,7 @@ class Evaluator(nn.Module):
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._input = self._scale = self._shift = torch.empty(0)
         self.verify, self.tolerance = verify, tolerance
-        self.agreement: dict[str, Agreement] = {}
+        self.agreement = Agreements()
         self.effect = Effect()
 
     def forward(self, image: Real[Tensor, "n channels height width"]) -> Float[Tensor, "n classes"]:
@@ -147,9 +147,8 @@ class Evaluator(nn.Module):
         self.effect |= Effect(float(difference.max()), float(difference.mean()), len(difference))
 
     def _agree(self, written: Float[Tensor, "n classes"], merged: Float[Tensor, "n classes"]) -> None:
-        name = str(written.dtype).removeprefix("torch.")
-        agreement = logit_agreement(written, merged)
-        self.agreement[name] = self.agreement.get(name, Agreement()) | agreement
+        agreement, name = logit_agreement(written, merged), str(written.dtype).removeprefix("torch.")
+        self.agreement.add(name, agreement)
         check(
             agreement.max_rel <= self.tolerance, "perturbation.network",
             f"logits as those of the network as written, up to perturbation.tolerance={self.tolerance:g}",

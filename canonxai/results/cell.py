@@ -12,7 +12,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from canonxai.canonizers import Agreement
+from canonxai.canonizers import Agreement, Agreements
 from canonxai.data import Excluded
 from canonxai.metrics import Column
 from canonxai.models.evaluator import Effect
@@ -141,8 +141,8 @@ def joined(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _worst(differences: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    found: dict[str, Agreement] = {}
+    found = Agreements()
     for difference in differences:
         for dtype, values in difference.items():
-            found[dtype] = found.get(dtype, Agreement()) | Agreement(**values)
+            found.add(dtype, Agreement(**values))
     return {dtype: asdict(value) for dtype, value in found.items()}

@@ -155,10 +155,13 @@ def log_results(logger: Logger, cell: Cell, summary: Mapping[str, Any]) -> None:
 
 
 def close(logger: Logger, failed: bool = False) -> None:
-    """Ends a logger's run, so that the next job of this process gets its own."""
-    logger.finalize("failed" if failed else "success")
-    if isinstance(logger, WandbLogger):
-        logger.experiment.finish(exit_code=int(failed))
+    """Ends a logger's run, so that the next job of this process gets its own; failures are told, not raised."""
+    try:
+        logger.finalize("failed" if failed else "success")
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish(exit_code=int(failed))
+    except Exception as error:
+        log.warning("logger: its run could not be ended (%s: %s)", type(error).__name__, error)
 
 
 def scalars(summary: Mapping[str, Any]) -> dict[str, float]:

@@ -125,28 +125,27 @@ class CellOutput:
 
 
 class Session(Callback):
-    """Keeps what this process measured of the networks, for the summary, as long as it measures."""
+    """Keeps what this process measured of the networks, for the summary."""
 
     def __init__(self, outputs: Sequence[CellOutput], cfg: DictConfig, explainer: Explainer) -> None:
         self.outputs, self.cfg, self.explainer = outputs, cfg, explainer
-        self.name, self.measured = uuid.uuid4().hex, -1
+        self.name, self.versions = uuid.uuid4().hex, versions()
+        self.told: dict[str, Any] = {}
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        measured = self.explainer.verified + self.explainer.evaluator.effect.images
-        if measured == self.measured:
-            return
-        self.measured = measured
         about = {
             "agreement": agreement(self.explainer),
             "evaluation": evaluation(self.cfg, self.explainer.evaluator),
             "device": str(trainer.strategy.root_device),
-            "versions": versions(),
+            "versions": self.versions,
         }
-        for output in self.outputs:
-            output.store.write_session(self.name, about)
+        if about != self.told:
+            self.told = about
+            for output in self.outputs:
+                output.store.write_session(self.name, about)
 
 
 def write_rules(folder: Path, explainer: Explainer, data: DataModule) -> None:

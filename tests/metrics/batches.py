@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from canonxai.batch_size import BatchSize
 from canonxai.metrics import Explanation
 from canonxai.models.normalization import Normalization
 
@@ -36,7 +37,7 @@ def explanation(attribution: Tensor, **changes: Any) -> Explanation:
         "normalize": NORMALIZE,
         "explain": unexpected("attribution"),
         "network": nn.Identity(),
-        "batch_size": 64,
+        "batch_size": BatchSize(64),
         "seed": 0,
     }
     return Explanation(**{**batched, **alone, "attribution": attribution, **changes})

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from canonxai.batch_size import BatchSize
 from canonxai.metrics.complexity import Complexity
 from canonxai.metrics.effective_complexity import EffectiveComplexity
 from canonxai.metrics.efficient_mprt import EfficientMPRT
@@ -77,7 +78,7 @@ def constructed(relevance, threshold=0.5, **changes):
         normalize=Normalization([0.0] * 3, [1.0] * 3),
         explain=lambda *_: attribution,
         network=nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1)),
-        batch_size=10_000,
+        batch_size=BatchSize(10_000),
         **changes,
     )
 

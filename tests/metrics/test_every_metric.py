@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from canonxai.assemble import build_metrics
+from canonxai.batch_size import BatchSize
 from canonxai.config import CONF, build
 from canonxai.errors import UserError
 from canonxai.models.normalization import Normalization
@@ -133,7 +134,7 @@ def test_results_of_a_sample_depend_neither_on_the_others_nor_on_the_batch_size(
     batch = batch_of_kinds()
     expected = metric(batch)
     for chosen, batch_size in [([2], 1), ([7, 0, 3], 5), (list(range(len(KINDS))), 1000)]:
-        values = metric(replace(select(batch, chosen), batch_size=batch_size))
+        values = metric(replace(select(batch, chosen), batch_size=BatchSize(batch_size)))
         for column, value in values.items():
             torch.testing.assert_close(value, expected[column][chosen], rtol=1e-9, atol=1e-11, equal_nan=True)
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import conv2d
 
 from canonxai import random
+from canonxai.batch_size import BatchSize
 from canonxai.errors import UserError
 from canonxai.metrics import heatmap
 from canonxai.metrics.input_perturbation import InputPerturbation
@@ -165,7 +166,7 @@ def test_results_do_not_depend_on_the_batch_size(size, output):
     for batch_size in (1, 7, 64, 1000):
         seen = []
         predict = lambda image: seen.append(len(image)) or NETWORK(image)  # noqa: B023, E731
-        values = metric(explanation(batch_size=batch_size, predict=predict))
+        values = metric(explanation(batch_size=BatchSize(batch_size), predict=predict))
         assert all(torch.equal(values[name], expected[name]) for name in expected)
         assert min(batch_size, SAMPLES * 4) / 2 < max(seen) <= batch_size
 
@@ -294,7 +295,7 @@ def test_curve_is_that_of_pixel_flipping_of_quantus():
         paste(torch.zeros_like(image)),
         ranks(heatmap(attribution), torch.arange(36).expand(SAMPLES, 36)),
         torch.arange(1, 37),
-        batch_size=50,
+        batch_size=BatchSize(50),
     )
     # equal to the bit although Quantus converts the images to float32: pixel values are exact in it
     np.testing.assert_array_equal(curve, expected)

@@ -11,6 +11,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import auc
 
 from canonxai import random
+from canonxai.batch_size import BatchSize
 from canonxai.metrics.faithfulness_correlation import FaithfulnessCorrelation
 from canonxai.metrics.imputation import NOISE
 from canonxai.metrics.infidelity import Infidelity
@@ -59,7 +60,7 @@ def batch():
         predict=logits,
         normalize=Normalization([0.5, 0.4, 0.3], [0.2, 0.25, 0.3]),
         explain=lambda input, target, _: input * (1 + target.double().view(-1, 1, 1, 1)),
-        batch_size=13,
+        batch_size=BatchSize(13),
         seed=6,
     )
 

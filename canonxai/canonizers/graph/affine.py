@@ -48,9 +48,13 @@ class Affine:
         return Affine(self.scale.repeat_interleave(times), self.shift.repeat_interleave(times))
 
 
+#: every kind, synchronised and frozen ones among them
+BATCH_NORM = (_BatchNorm, FrozenBatchNorm2d)
+
+
 def is_batch_norm(module: nn.Module | None) -> bool:
     """Whether a module is a BatchNorm of any kind."""
-    return isinstance(module, (_BatchNorm, FrozenBatchNorm2d))
+    return isinstance(module, BATCH_NORM)
 
 
 def batch_norm_affine(module: Any) -> Affine | None:

@@ -18,6 +18,7 @@ from canonxai.canonizers.graph.network import Network
 from canonxai.canonizers.graph.normalize import normalize
 from canonxai.canonizers.graph.record import Rewrite
 from canonxai.canonizers.graph.sums import make_sums
+from canonxai.canonizers.parts import chosen_parts
 from canonxai.errors import check, check_choice
 from canonxai.models.snapshot import Snapshot
 
@@ -53,11 +54,8 @@ class GraphCanonizer(Canonizer):  # type: ignore[misc]
     available: tuple[str, ...] = ("merge_bn", "modules", "sum", "gate")
 
     def __init__(self, parts: list[str] | None = None, preactivation: str = "untangle") -> None:
-        parts = list(self.available) if parts is None else parts
-        allowed = f"null or a list of distinct names from {', '.join(self.available)}"
-        check(set(parts) <= set(self.available) and len(set(parts)) == len(parts), "canonizer.parts", allowed, parts)
         check_choice("canonizer.preactivation", preactivation, PREACTIVATIONS)
-        self.parts, self.preactivation = parts, preactivation
+        self.parts, self.preactivation = chosen_parts(parts, self.available), preactivation
         self.rewrites: tuple[Rewrite, ...] = ()
 
     def apply(self, root_module: nn.Module) -> list["_Canonized"]:

@@ -120,7 +120,7 @@ def is_size(node: Node) -> bool:
     return operation(node) in ("size", "dim", "ndimension", "numel")
 
 
-def signals(graph: Graph) -> set[Node]:
+def activations(graph: Graph) -> set[Node]:
     """The nodes with values that are computed from the input, not constants and not sizes."""
     found: set[Node] = set()
     for node in graph.nodes:

@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.fx import Node
-from zennit.core import Hook
 from zennit.layer import Sum
 
 from canonxai.canonizers.graph.functional import VIEWS, operation
+from canonxai.canonizers.graph.hooks import rule_of
 from canonxai.canonizers.graph.network import Network
 from canonxai.canonizers.graph.record import GATE, KEPT
 
@@ -37,20 +37,19 @@ class Gate(Sum):  # type: ignore[misc]
         self.combine = combine
 
     def forward(self, signal: Tensor, gate: Tensor | int | float | None = None) -> Tensor:
-        if gate is not None:  # a rule calls again with the signal alone
-            self.gate = gate.detach() if isinstance(gate, Tensor) and self._has_rule() else gate
-        output: Tensor = self.combine(signal, self.gate)
+        if gate is None:  # a rule calls again: all is the signal's
+            return signal
+        if isinstance(gate, Tensor) and rule_of(self) is not None:
+            gate = gate.detach()
+        output: Tensor = self.combine(signal, gate)
         return output
-
-    def _has_rule(self) -> bool:
-        return any(isinstance(getattr(hook, "__self__", None), Hook) for hook in self._forward_pre_hooks.values())
 
 
 def make_gates(network: Network) -> None:
     """Makes each product of a signal with a sigmoid, softmax or constant a :class:`Gate`, and each quotient."""
     for node in list(network.graph.nodes):
         if operation(node) in ("mul", "multiply") and node in network.signals and len(node.args) == 2:
-            for is_gate in (_is_constant, _is_sigmoid):
+            for is_gate in (_is_constant, _is_gate):
                 gates = [factor for factor in node.args if is_gate(network, factor)]
                 if len(gates) == 1:
                     signal: Any = next(factor for factor in node.args if factor is not gates[0])
@@ -71,7 +70,7 @@ def _is_constant(network: Network, factor: Any) -> bool:
     return factor not in network.signals
 
 
-def _is_sigmoid(network: Network, factor: Any) -> bool:
+def _is_gate(network: Network, factor: Any) -> bool:
     while isinstance(factor, Node) and (operation(factor) in VIEWS or isinstance(network.module(factor), nn.Flatten)):
         factor = factor.args[0]
     return isinstance(network.module(factor), _GATES) or (isinstance(factor, Node) and operation(factor) == "softmax")

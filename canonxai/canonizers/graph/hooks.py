@@ -1,4 +1,4 @@
-"""Hooks that a module carries of its user's, not those of zennit's rules."""
+"""Hooks that a module carries: zennit's rules, and those of its user's."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +7,12 @@ from torch import nn
 from zennit.core import Hook
 
 _TABLES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+
+
+def rule_of(module: nn.Module) -> Hook | None:
+    """The rule that a module has."""
+    hooks = (getattr(hook, "__self__", None) for hook in module._forward_pre_hooks.values())
+    return next((hook for hook in hooks if isinstance(hook, Hook)), None)
 
 
 def has_hooks(module: nn.Module) -> bool:

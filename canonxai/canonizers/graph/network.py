@@ -5,11 +5,11 @@ import types
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torch import fx, nn
+from torch import nn
 from torch.fx import Node
 
 from canonxai.canonizers.graph.affine import is_batch_norm
-from canonxai.canonizers.graph.functional import VIEWS, equivalent, is_size, operation, signals
+from canonxai.canonizers.graph.functional import VIEWS, activations, equivalent, is_size, operation
 from canonxai.canonizers.graph.hooks import copy_hooks
 from canonxai.canonizers.graph.record import KEPT, UNUSED, Rewrite
 from canonxai.canonizers.graph.trace import require_default, trace
@@ -23,7 +23,7 @@ class Network:
 
     def __init__(self, root: nn.Module) -> None:
         self.root, self.graph = root, trace(root)
-        self.signals = signals(self.graph)
+        self.signals = activations(self.graph)
         self._container = nn.Module()
         self._container_name = next(name for name in _names("canonized") if not hasattr(root, name))
         root.add_module(self._container_name, self._container)
@@ -115,15 +115,17 @@ class Network:
 
     def eliminate_dead_code(self) -> None:
         """Erases the nodes whose values nothing uses."""
-        for node in reversed(self.graph.nodes):
-            if not node.users and node.op not in ("placeholder", "output") and node.target is not require_default:
-                self.graph.erase_node(node)
+        self.graph.eliminate_dead_code(
+            lambda node: node.op in ("placeholder", "output") or node.target is require_default
+        )
 
     def install(self) -> None:
         """Puts the graph in the place of the root's forward pass."""
         self.graph.lint()
-        forward = type(fx.GraphModule(self.root, self.graph)).forward
-        self.root.forward = types.MethodType(forward, self.root)
+        code = self.graph.python_code("self")  # a GraphModule's would stay in torch.fx's caches for ever
+        namespace = dict(code.globals)
+        exec(compile(code.src, "<canonized>", "exec"), namespace)
+        self.root.forward = types.MethodType(namespace["forward"], self.root)
 
     def scope(self, node: Node) -> str:
         """The path of the module in whose forward pass a function is called; empty for the root's."""
