@@ -6,7 +6,9 @@ import pyarrow.csv
 import pytest
 from rich.console import Console
 
-from canonxai.audit import audit
+from canonxai.attribution.rules import Layer
+from canonxai.audit import _is_moving, audit
+from canonxai.canonizers.graph.affine import Affine
 from canonxai.config import cell_name
 from canonxai.errors import UserError
 
@@ -90,7 +92,7 @@ def test_a_model_without_canonizer_is_a_mistake(cli):
 
 def test_a_network_whose_function_changes_is_an_error_after_everything_was_written(run, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "canonxai.canonizers.merge.merged", lambda linear, _: (linear.weight.detach(), linear.weight[:, 0, 0, 0])
+        "canonxai.canonizers.merge.batch_norm_affine", lambda norm: Affine(norm.weight.double() + 1, norm.bias.double())
     )
     with pytest.raises(UserError, match=r"^canonizer: expected a relative difference of logits up to .*, got \d"):
         run("model=resnet18")
@@ -123,6 +125,14 @@ def test_what_passes_relevance_on_as_it_is_needs_no_rule(run):
     summary, layers = run("model=efficientnet_b0", "method=ebp")
     assert "no rule: each factor gets the relevance times the other" in layers["mul"]["note"]
     assert summary["without_rule"] and all(layers[name]["type"] == "SiLU" for name in summary["without_rule"])
+
+
+def test_a_name_says_nothing_of_a_rule():
+    """Modules are judged by their type, functions by their name."""
+    layers = [("pad_block.norm", "LayerNorm", 1, "gradient"), ("relu", "Softplus", 1, "gradient")]
+    assert not any(_is_moving(Layer(*layer)) for layer in layers)
+    layers = [("pad_block", "MaxPool2d", 1, "gradient"), ("pad", "function", 1, "gradient"), ("act", "ReLU", 1, "")]
+    assert all(_is_moving(Layer(*layer)) for layer in layers)
 
 
 def test_several_methods_are_refused(cli):

@@ -371,6 +371,15 @@ def test_two_processes_give_the_bits_of_one_in_a_multirun_as_well(start, cell, u
     assert not list(folders["ixg"].glob("*.log"))[1:] and not (folders["ixg"] / "parts").exists()
 
 
+def test_two_processes_compute_a_cell_anew(start, cell, undisturbed, tmp_path):
+    cell()
+    arguments = ["run.resume=false", f"hydra.run.dir={tmp_path / 'cell'}"]
+    with start(*arguments, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2") as process:
+        told = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, told
+    assert results(tmp_path / "cell") == undisturbed
+
+
 def test_a_process_that_dies_ends_the_run_which_can_go_on(start, undisturbed, config, tmp_path):
     killer = tmp_path / "helper"
     killer.touch()

@@ -64,3 +64,10 @@ def test_an_add_without_a_module_doubles_relevance_and_the_model_stays_as_it_was
     assert summed[both[0]].above != pytest.approx(summed["avgpool"].below, rel=1e-3)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in state.items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_an_error_leaves_no_hooks():
+    asked = query(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), 3, 1, 1)
+    with pytest.raises(RuntimeError):
+        relevance_flow(LRPEpsilon(), asked)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in asked.model.modules())

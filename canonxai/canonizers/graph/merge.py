@@ -20,16 +20,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.fx import Node
-from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
-from torchvision.ops.misc import FrozenBatchNorm2d
-from zennit.types import Activation, Convolution, Linear
+from zennit.types import Convolution, Linear
 
 from canonxai.canonizers.graph.affine import Affine, batch_norm_affine, channels, fold, is_batch_norm, obstacle
-from canonxai.canonizers.graph.functional import Mean, operation
-from canonxai.canonizers.graph.hooks import has_hooks
+from canonxai.canonizers.graph.functional import Mean
 from canonxai.canonizers.graph.network import Network, shallow_copy
 from canonxai.canonizers.graph.record import KEPT, MERGED_LEFT, MERGED_RIGHT, MODULE, SPLIT, THRESHOLD
+from canonxai.canonizers.graph.shapes import Shapes, dimensions, is_concatenation, is_plain, is_pool
 from canonxai.canonizers.graph.threshold import thresholded
 
 PREACTIVATIONS = ("threshold", "untangle")
@@ -74,7 +72,7 @@ _Way = Callable[[Node, Any, Affine], None]
 
 class _Merge:
     def __init__(self, network: Network) -> None:
-        self.network = network
+        self.network, self.shapes = network, Shapes(network)
         self.folds: dict[Node, _Fold] = {}
 
     def by(self, *ways: _Way) -> None:
@@ -93,7 +91,7 @@ class _Merge:
         if affine is None:
             self.network.record(node, KEPT, reason="without running statistics it is not a linear function")
             return False
-        if not _is_plain(batch_norm):
+        if not is_plain(batch_norm):
             reason = "it has hooks or a forward pass of its own, which may change what it computes"
             self.network.record(node, KEPT, reason=reason)
             return False
@@ -118,7 +116,7 @@ class _Merge:
 
     def right(self, node: Node, batch_norm: Any, affine: Affine) -> None:
         """Into the linear layers after it."""
-        into = list(self._consumers(node, affine, _ndim(batch_norm)))
+        into = list(self._consumers(node, affine, dimensions(batch_norm)))
         self._prepend(into)
         self._finish(node, node.args[0], MERGED_RIGHT, [consumer for consumer, _ in into])
 
@@ -126,10 +124,10 @@ class _Merge:
         """Into the linear layers after the ReLU after it."""
         relu, *others = self.network.readers(node) or [node]
         module = self.network.module(relu)
-        if others or type(module) is not nn.ReLU or not _is_plain(module):
+        if others or type(module) is not nn.ReLU or not is_plain(module):
             raise UnmergeableError("no ReLU alone follows it")
         activation, after = thresholded(affine, batch_norm.running_mean.dtype)
-        into = list(self._consumers(relu, after, _ndim(batch_norm)))
+        into = list(self._consumers(relu, after, dimensions(batch_norm)))
         self._prepend(into)
         new = self.network.call(relu, activation, node.args[0])
         self.network.record(relu, MODULE, [new])
@@ -154,9 +152,9 @@ class _Merge:
         """Whether some of the linear layers that give a value read the network's input, not that of other layers."""
         if isinstance(self.network.module(value), Linear):
             return not any(isinstance(self.network.module(node), Linear) for node in _before(value))
-        if _is_concatenation(value):
+        if is_concatenation(value):
             return any(self._is_first(part) for part in value.args[0])
-        if _is_pool(self.network.module(value)):
+        if is_pool(self.network.module(value)):
             return self._is_first(value.args[0])
         return False
 
@@ -180,13 +178,13 @@ class _Merge:
         if _commutes(module, affine):
             pulled = self._pulled(value.args[0], batch_norm, affine, into)
             return self.network.graph.call_module(self.network.add(value.name, shallow_copy(module)), (pulled,))
-        if _is_concatenation(value):
+        if is_concatenation(value):
             return self._pulled_slices(value, batch_norm, affine, into)
         raise UnmergeableError(f"its input is computed by {self.network.name(value)}, not by a linear layer")
 
     def _pulled_slices(self, cat: Node, batch_norm: Any, affine: Affine, into: list[Node]) -> Node:
         parts: Any = cat.args[0]
-        sizes = self._sizes(parts, len(affine.scale))
+        sizes = self.shapes.sizes(parts, len(affine.scale))
         if sum(sizes) != len(affine.scale):
             raise UnmergeableError("the sizes of the slices of its input are not known")
         slices = list(enumerate(zip(parts, affine.split(sizes), strict=True)))
@@ -209,58 +207,14 @@ class _Merge:
             raise UnmergeableError(f"its input is computed by {self.network.name(value)}, not by a linear layer")
         if problem := obstacle(module):
             raise UnmergeableError(f"{value.target}: {problem}")
-        if channels(module)[1] != len(affine.scale) or (isinstance(module, nn.Linear) and _ndim(batch_norm)):
+        if channels(module)[1] != len(affine.scale) or (isinstance(module, nn.Linear) and dimensions(batch_norm)):
             raise UnmergeableError(f"{value.target} has its features in another dimension")
-        if isinstance(module, nn.Linear) and not self._is_flat(value):
+        if isinstance(module, nn.Linear) and not self.shapes.is_flat(value):
             raise UnmergeableError(f"{value.target} may have its features in another dimension: {_NOT_FLAT}")
 
     def _append(self, linear: Node, affine: Affine) -> None:
         fold = self.folds.setdefault(linear, _Fold())
         fold.after = affine if fold.after is None else fold.after.then(affine)
-
-    def _sizes(self, parts: Any, total: int = 0) -> list[int]:
-        """The channels of each of several values; empty if more than one is not known, or one without the total."""
-        sizes = [self._channels(part) or 0 for part in parts]
-        rest = total - sum(sizes)
-        return [] if sizes.count(0) > (rest > 0) else [size or rest for size in sizes]
-
-    def _channels(self, value: Any) -> int | None:
-        """How many channels a value has, as far as that is known without running the network."""
-        module: Any = self.network.module(value)
-        if isinstance(module, Linear):
-            return channels(module)[1] if isinstance(module, Convolution) or self._is_flat(value) else None
-        if is_batch_norm(module) and _is_plain(module):
-            size = next((v for v in (module.running_mean, module.weight) if v is not None), None)
-            return None if size is None else len(size)
-        if _is_concatenation(value):
-            return sum(self._sizes(value.args[0])) or None
-        if isinstance(value, Node) and operation(value) in ("add", "mul"):
-            sizes = [self._channels(v) for v in value.args if not isinstance(v, (int, float))]
-            return None if None in sizes else max(size or 0 for size in sizes)
-        return self._channels(value.args[0]) if _keeps_channels(module) else None
-
-    def _is_flat(self, value: Any) -> bool:
-        """Whether a value is known to have no dimensions but the batch and features."""
-        module: Any = self.network.module(value)
-        if isinstance(module, nn.Flatten):
-            return _is_plain(module) and (module.start_dim, module.end_dim) == (1, -1)
-        if isinstance(module, Mean):
-            return not module.keepdim and len(module.dim) == 2 and self._is_map(value.args[0])
-        if isinstance(value, Node) and operation(value) in ("view", "reshape"):
-            sizes = value.args[1] if isinstance(value.args[-1], (tuple, list)) else value.args[1:]
-            return isinstance(sizes, (tuple, list)) and len(sizes) == 2
-        if _is_concatenation(value) or (isinstance(value, Node) and operation(value) in ("add", "mul")):
-            parts: Any = value.args[0] if _is_concatenation(value) else value.args
-            return all(self._is_flat(part) or isinstance(part, (int, float)) for part in parts)
-        keeps = isinstance(module, nn.Linear) or is_batch_norm(module) or _keeps_channels(module)
-        return keeps and not _is_pool(module) and self._is_flat(value.args[0])
-
-    def _is_map(self, value: Any) -> bool:
-        """Whether a value is known to have channels and two dimensions more."""
-        module: Any = self.network.module(value)
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) or (is_batch_norm(module) and _ndim(module) == 4):
-            return True
-        return _keeps_channels(module) and self._is_map(value.args[0])
 
     # to the right
 
@@ -274,7 +228,7 @@ class _Merge:
                 yield user, self._taken_in(user, module, affine, ndim, flat)
             elif not flat and _commutes(module, affine):
                 yield from self._consumers(user, affine, ndim)
-            elif isinstance(module, nn.Flatten) and _is_plain(module) and (module.start_dim, module.end_dim) == (1, -1):
+            elif isinstance(module, nn.Flatten) and is_plain(module) and (module.start_dim, module.end_dim) == (1, -1):
                 yield from self._consumers(user, affine, ndim, flat=True)
             elif isinstance(module, Mean) and ndim and {d % ndim for d in module.dim} == set(range(2, ndim)):
                 yield from self._consumers(user, affine, ndim, flat=not module.keepdim)
@@ -288,7 +242,7 @@ class _Merge:
         fits = times == 1 and not flat if isinstance(linear, Convolution) else flat or (not ndim and times == 1)
         if rest or not fits or len(user.args) > 1 or user.kwargs:
             raise UnmergeableError(f"{user.target} has its features in another dimension")
-        if isinstance(linear, nn.Linear) and not flat and not self._is_flat(user.args[0]):
+        if isinstance(linear, nn.Linear) and not flat and not self.shapes.is_flat(user.args[0]):
             raise UnmergeableError(f"{user.target} may have its features in another dimension: {_NOT_FLAT}")
         return affine.repeat(times)
 
@@ -310,16 +264,9 @@ class _Merge:
                 fold(self.network.module(node), self.folds[node].before, self.folds[node].after)
 
 
-def _ndim(batch_norm: nn.Module) -> int | None:
-    """The dimensions of a BatchNorm's input; None if it may or may not have positions."""
-    if isinstance(batch_norm, (nn.BatchNorm2d, FrozenBatchNorm2d)):
-        return 4
-    return 5 if isinstance(batch_norm, nn.BatchNorm3d) else None
-
-
 def _commutes(module: Any, affine: Affine) -> bool:
     """Whether it is all the same if a module comes before or after a scale and shift of each channel."""
-    if not _is_plain(module):
+    if not is_plain(module):
         return False
     if isinstance(module, _AvgPoolNd):
         pads = module.padding if isinstance(module.padding, tuple) else (module.padding,)
@@ -327,25 +274,6 @@ def _commutes(module: Any, affine: Affine) -> bool:
     if isinstance(module, (_MaxPoolNd, _AdaptiveMaxPoolNd)):
         return not module.return_indices and float(affine.scale.min()) >= 0
     return isinstance(module, _AdaptiveAvgPoolNd)
-
-
-def _is_plain(module: Any) -> bool:
-    """Whether a module computes what torch's own of its kind does: without the user's hooks or forward pass."""
-    if not isinstance(module, nn.Module) or "forward" in vars(module) or has_hooks(module):
-        return False
-    return type(module).forward.__module__.startswith(("torch.nn", "torchvision.ops"))
-
-
-def _is_pool(module: Any) -> bool:
-    return isinstance(module, (_AvgPoolNd, _MaxPoolNd, _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd)) and _is_plain(module)
-
-
-def _keeps_channels(module: Any) -> bool:
-    """Whether a module is known to give as many channels, and dimensions, as it takes."""
-    if _is_pool(module):
-        return not getattr(module, "return_indices", False)
-    kinds = isinstance(module, (Activation, _DropoutNd)) and not isinstance(module, nn.MultiheadAttention)
-    return kinds and _is_plain(module)
 
 
 def _before(value: Node) -> list[Node]:
@@ -359,18 +287,10 @@ def _before(value: Node) -> list[Node]:
     return found
 
 
-def _is_concatenation(value: Any) -> bool:
-    """Whether a value is a concatenation of channels."""
-    if not isinstance(value, Node) or operation(value) not in ("cat", "concat", "concatenate") or not value.args:
-        return False
-    dim: Any = value.args[1] if len(value.args) > 1 else value.kwargs.get("dim", value.kwargs.get("axis"))
-    return bool(dim == 1) and isinstance(value.args[0], (list, tuple))
-
-
 @torch.no_grad()
 def _depthwise(batch_norm: Any, affine: Affine) -> nn.Module:
     """A slice of a BatchNorm as a linear layer of its own."""
-    ndim, size = _ndim(batch_norm), len(affine.scale)
+    ndim, size = dimensions(batch_norm), len(affine.scale)
     if ndim is None:
         raise UnmergeableError("a slice of its input comes from no linear layer")
     layer = (nn.Conv2d if ndim == 4 else nn.Conv3d)(size, size, 1, groups=size).to(batch_norm.running_mean)

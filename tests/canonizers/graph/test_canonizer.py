@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from zennit.composites import EpsilonPlus
 from zennit.core import Composite
 from zennit.layer import Sum
 
@@ -294,3 +295,26 @@ def test_two_at_once_do_no_more_than_one():
 def test_a_copy_has_the_same_options():
     duplicate = GraphCanonizer(["sum"], "untangle").copy()
     assert (duplicate.parts, duplicate.preactivation) == (["sum"], "untangle")
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-6, 1e-300])
+def test_a_gate_of_any_size_leaves_all_relevance_to_the_signal(size):
+    gate = Gate()
+    signal = torch.rand(2, 3, 4, 4, dtype=torch.float64) + 0.1
+    signal.requires_grad_()
+    weight = torch.full((1,), size, dtype=torch.float64, requires_grad=True)
+    with EpsilonPlus(stabilizer=1e-12).context(nn.Sequential(gate)):
+        output = gate(signal, gate=weight)
+        assert output.equal(signal * size)
+        of_signal, of_gate = torch.autograd.grad(output, (signal, weight), torch.ones_like(output), allow_unused=True)
+    torch.testing.assert_close(of_signal, torch.ones_like(output))
+    assert of_gate is None
+
+
+def test_repeated_use_leaves_nothing_in_the_caches_of_torch_fx():
+    model = network("resnet18")
+    count = len(torch.fx.graph_module._loader.eval_cache)
+    for _ in range(3):
+        with Composite(canonizers=[GraphCanonizer()]).context(model):
+            pass
+    assert len(torch.fx.graph_module._loader.eval_cache) == count
