@@ -99,7 +99,7 @@ def build(name: str) -> nn.Module:
         module = importlib.import_module(f"canonxai.models.{zoo or 'torchvision'}")
     except ImportError as error:
         raise UserError(f"name: expected a network of an installed library, got {name}. Install timm.") from error
-    model: nn.Module = module.model(known, weights=None)
+    model: nn.Module = module.model(known, **({"weights": False} if zoo else {}))
     return model
 
 
