@@ -96,15 +96,16 @@ def message(error: BaseException) -> str:
     return " ".join(f"{first} {rest}".split())
 
 
-@command
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 @job
-def main(cfg: DictConfig) -> Any:
-    cells = cells_of_job(cfg, Path(HydraConfig.get().runtime.output_dir))
+def cells(cfg: DictConfig) -> Any:
+    """A job of Hydra. By this name other processes find it, and with it what this module registers."""
+    found = cells_of_job(cfg, Path(HydraConfig.get().runtime.output_dir))
     from canonxai.run import run_together
 
-    return run_together(cells)
+    return run_together(found)
 
+
+main = command(hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(cells))
 
 register()
 guard(CONF)

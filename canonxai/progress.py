@@ -1,5 +1,6 @@
 """The progress bar of a run: images done, images per second, time left."""
 
+from multiprocessing import current_process
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -17,9 +18,10 @@ class ImagesPerSecond(ProgressColumn):
 
 
 def image_bar(console: Console) -> Progress:
-    """A bar whose tasks count images."""
+    """A bar whose tasks count images; none in a process that a launcher started beside others."""
+    is_beside_others = current_process().name != "MainProcess"
     columns = BarColumn(), MofNCompleteColumn(), ImagesPerSecond(), TimeRemainingColumn()
-    return Progress(TextColumn("{task.description}", markup=False), *columns, console=console)
+    return Progress(TextColumn("{task.description}", markup=False), *columns, console=console, disable=is_beside_others)
 
 
 class ImageProgress(Callback):

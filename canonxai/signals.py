@@ -4,13 +4,16 @@ The batch in flight is finished and kept, then the command ends, with an exit co
 on.
 """
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import active_children, current_process
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+JOBLIB = "LokyProcess"  #: begins the name of a process of joblib's
 RESUMABLE = 75  #: exit code, EX_TEMPFAIL of sysexits.h
 
 
@@ -35,12 +38,13 @@ def heeded() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _receive) for number in SIGNALS}
+    free = (signal.SIG_DFL, signal.default_int_handler)  # others are a launcher's, which makes its jobs go on by them
+    before = {number: signal.signal(number, _receive) for number in SIGNALS if signal.getsignal(number) in free}
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -58,6 +62,8 @@ def end_if_interrupted() -> None:
     """Raises :class:`Interrupted` if a signal came."""
     if _State.received is not None:
         by, _State.received = _State.received.name, None
+        if current_process().name.startswith(JOBLIB):  # which would go on with the next cell
+            os._exit(RESUMABLE)
         raise Interrupted(by)
 
 
@@ -70,5 +76,16 @@ def ignore(worker: int = 0) -> None:
 def _receive(number: int, frame: FrameType | None) -> None:
     again = _State.received is not None and number == signal.SIGINT  # somebody does not want to wait
     _State.received = signal.Signals(number)
+    if not _State.in_batches and not again:
+        _end_cells()
     if again or not _State.in_batches:
         end_if_interrupted()
+
+
+def _end_cells() -> None:
+    """Has the processes in which joblib computes cells finish their batches and end."""
+    cells = [process for process in active_children() if process.name.startswith(JOBLIB)]
+    for process in cells:
+        process.terminate()
+    for process in cells:
+        process.join()
