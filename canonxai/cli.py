@@ -49,6 +49,11 @@ def command(main: Callable[[], Any]) -> Callable[[], Any]:
             if parent() is None:  # which tells it itself
                 print(error.told, file=sys.stderr)
             raise
+        except RuntimeError as error:
+            if "slurm" not in str(error).lower():  # submitit's
+                raise
+            print(f"error: hydra/launcher: {error}", file=sys.stderr)
+            sys.exit(1)
         except MISTAKES as error:
             print(f"error: {message(error)}", file=sys.stderr)
             report_pending()  # of the cells that did not fail
@@ -85,6 +90,9 @@ def message(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         known = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+        if group == "hydra/launcher":
+            plugins = "pip install 'canonxai[slurm]' or 'canonxai[ray]'"
+            return f"{group}: expected one of {known}, or that of an installed plugin, got {option!r}. See {plugins}."
         return f"{group}: expected one of {known}, got {option!r}."
     if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
         error = error.__cause__

@@ -219,8 +219,9 @@ _NO_GROUPS = ("hydra", "claims", "sweep")
 def options() -> str:
     """Every config group with its options, each with the comment that begins its file."""
     lines = []
-    for group in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in _NO_GROUPS):
-        lines.append(f"{group.name}=")
+    groups = sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in _NO_GROUPS)
+    for group in [*groups, CONF / "hydra" / "launcher"]:
+        lines.append(f"{group.relative_to(CONF)}=")
         for path in sorted(group.glob("*.yaml")):
             comments = (line for line in path.read_text().splitlines() if not line.startswith("# @package"))
             lines.append(f"  {path.stem:<25}{next(comments).removeprefix('#').strip()}")

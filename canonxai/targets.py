@@ -28,6 +28,7 @@ ENVIRONMENT = "CANONXAI_ALLOW_TARGETS"  #: hands what was allowed on to the proc
 #: what Hydra makes of its own part before a job starts
 OF_HYDRA = ("callbacks", "job_logging", "hydra_logging", "launcher", "sweeper")
 PLUGINS = ("hydra.launcher._target_", "hydra.sweeper._target_")  #: which Hydra itself looks up among what is installed
+COMMANDS = ("hydra.launcher.setup", "hydra.launcher.additional_parameters")  #: what a job of SLURM runs besides
 #: what logging's own configs name: classes, streams and the one file
 LOGGING = {
     *("logging.StreamHandler", "logging.FileHandler", "ext://sys.stdout", "ext://sys.stderr"),
@@ -89,6 +90,11 @@ def check_hydra(cfg: DictConfig, folder: Path) -> None:
     own = [name for name in cfg.get(KEY) or [] if name not in _allowed()]
     if own or ENVIRONMENT in (OmegaConf.select(cfg, "hydra.job.env_set") or {}):
         raise UserError(f"{KEY}: expected to be given on the command line alone, got {own or ENVIRONMENT} in a config.")
+    given = OmegaConf.select(cfg, "hydra.overrides.hydra") or []
+    for key in COMMANDS:
+        found = OmegaConf.select(cfg, key)
+        if found and not any(override.lstrip("+").startswith(key) for override in given):
+            raise UserError(f"{key}: expected to be given on the command line alone, got {found} in a config.")
     for section in OF_HYDRA:
         node = OmegaConf.select(cfg, f"hydra.{section}")
         for place, name in _named(node, f"hydra.{section}", ("_target_", "class", "()", "filename")):
