@@ -1,4 +1,4 @@
-"""From the config to the objects of a run. Beside :mod:`canonxai.run`, the only file that reads the config."""
+"""From a cell's config to the objects that compute it."""
 
 import logging
 from collections import Counter
