@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from canonxai.config import TOGETHER, differing_keys, flat, result_settings, state
 from canonxai.errors import UserError
-from canonxai.results.cell import FILE, merge
+from canonxai.results.cell import FILE, Plan, merge
 from canonxai.results.store import COLUMNS
 
 NAMES = ("study", "cell", "data", "model", "method", "title", "state")  #: what the report needs of ``summary.json``
@@ -226,12 +226,14 @@ def read_study(folders: Sequence[Path]) -> Study:
     copies: dict[str, list[Cell]] = defaultdict(list)
     cells: list[Cell] = []
     problems: list[Problem] = []
+    unusable: dict[Path, Problem] = {}
     for folder in _merged(list(_cell_folders(folders)), problems):
         found = read_cell(folder)
         if isinstance(found, Problem):
-            problems.append(found)
+            unusable[folder] = found
         else:
             copies[found.name].append(found)
+    problems += [problem for folder, problem in unusable.items() if _planned(folder) not in copies]
     for _, same in sorted(copies.items()):
         cell, *others = same
         if different := [other for other in others if not _same_results(cell, other)]:
@@ -269,6 +271,14 @@ def _merged(folders: Sequence[Path], problems: list[Problem]) -> Iterator[Path]:
         except Exception as error:  # whatever a damaged file makes its reader raise
             problems.append(Problem("damaged", name, f"its shards cannot be merged: {error}"))
     yield from (folder for folder in folders if folder not in others)
+
+
+def _planned(folder: Path) -> str:
+    """The name of the cell that a folder has a share of, or nothing."""
+    try:
+        return str(Plan.read(folder).about["cell"])
+    except Exception:  # whatever a damaged file makes its reader raise
+        return ""
 
 
 def _cell_folders(folders: Iterable[Path]) -> Iterator[Path]:
