@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import time
 import typing
 import uuid
 from collections import Counter
@@ -129,7 +130,7 @@ class Session(Callback):
 
     def __init__(self, outputs: Sequence[CellOutput], cfg: DictConfig, explainer: Explainer) -> None:
         self.outputs, self.cfg, self.explainer = outputs, cfg, explainer
-        self.name, self.measured = uuid.uuid4().hex, -1
+        self.name, self.measured = f"{time.time_ns()}-{uuid.uuid4().hex}", -1  # by time, as the last one is told
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,

@@ -167,7 +167,7 @@ class Store:
             file.write(json.dumps(about).encode())
 
     def sessions(self) -> list[dict[str, Any]]:
-        """What the processes that computed the parts told of themselves."""
+        """What the processes that computed the parts told of themselves, in the order of their names."""
         return [json.loads(path.read_bytes()) for path in sorted(self.parts.glob("session-*.json"))]
 
     def finish(self) -> int:
