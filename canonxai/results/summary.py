@@ -68,7 +68,8 @@ def _mean_curve(store: Store, name: str) -> list[float | None]:
     defined: np.ndarray | int = 0
     for batch in store.batches([name]):
         curves = np.stack(batch.column(name).to_numpy(zero_copy_only=False))
-        total, defined = total + np.nansum(curves, 0), defined + np.isfinite(curves).sum(0)
+        finite = np.isfinite(curves)
+        total, defined = total + np.where(finite, curves, 0).sum(0), defined + finite.sum(0)
     return [
         float(value / n) if n else None for value, n in zip(np.atleast_1d(total), np.atleast_1d(defined), strict=True)
     ]

@@ -18,6 +18,7 @@ NAN = float("nan")
 SCORE = [1.0, 0.5, NAN, 0.25, 0.0, 0.75]
 FRACTION = [0.1, 0.25, 0.2, 0.5, 0.3, 0.9]  # two are on the edge of a stratum, and not in it
 TRACE = torch.arange(18.0, dtype=torch.float64).view(6, 3) ** 2
+TRACE[2, 1] = NAN
 
 
 class Twofold(Metric):
@@ -87,10 +88,10 @@ def test_the_direction_of_each_metric_is_told(summary):
     assert [summary["metrics"][name]["higher_is_better"] for name in ("score", "never")] == [True, False]
 
 
-def test_the_mean_curve_is_over_all_images_of_all_parts(summary):
+def test_the_mean_curve_is_at_each_step_over_the_images_of_all_parts_where_it_is_defined(summary):
     assert summary["curves"].keys() == {"trace"}
     assert summary["curves"]["trace"]["axis"] == [0.0, 0.5, 1.0]
-    assert summary["curves"]["trace"]["mean"] == pytest.approx(TRACE.mean(0).tolist())
+    assert summary["curves"]["trace"]["mean"] == pytest.approx(TRACE.nanmean(0).tolist())
 
 
 def test_the_mean_curve_is_the_same_however_many_rows_are_read_at_once(summary, tmp_path, monkeypatch):
