@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from jaxtyping import Float, Int64, Shaped
@@ -116,16 +117,16 @@ class Cell:
     @cached_property
     def sample_id(self) -> Int64[np.ndarray, " n"]:
         """The samples, ascending; the rows of all columns are in this order."""
-        return np.asarray(np.sort(self._column("sample_id").to_numpy()))
+        return np.asarray(self._numbers["sample_id"].to_numpy())
 
     def column(self, name: str) -> Float[np.ndarray, " n"]:
         """A column of numbers; what is not defined is NaN."""
-        values = self._column(name).cast("float64").to_numpy()[self._order]
+        values = self._numbers[name].cast("float64").to_numpy()
         return np.asarray(np.where(np.isfinite(values), values, np.nan))
 
     def curve(self, name: str) -> Float[np.ndarray, "n steps"]:
         """A column of curves."""
-        return np.asarray(np.stack(self._column(name).to_numpy())[self._order])
+        return np.asarray(np.stack(self._read(["sample_id", name])[name].to_numpy()))
 
     @property
     def maps(self) -> Mapping[str, Shaped[np.ndarray, "..."]] | None:
@@ -155,11 +156,11 @@ class Cell:
         return maps, ""
 
     @cached_property
-    def _order(self) -> Int64[np.ndarray, " n"]:
-        return np.asarray(self._column("sample_id").to_numpy().argsort(kind="stable"))
+    def _numbers(self) -> pa.Table:
+        return self._read([*COLUMNS, *self.metrics])
 
-    def _column(self, name: str) -> Any:
-        return pq.read_table(self.folder / "samples.parquet", columns=[name])[name]
+    def _read(self, columns: list[str]) -> pa.Table:
+        return pq.read_table(self.folder / "samples.parquet", columns=columns).sort_by("sample_id")
 
 
 @dataclass(frozen=True)
@@ -360,7 +361,7 @@ def _check_summary(cell: Cell) -> None:
 
 
 def _check_samples(cell: Cell) -> None:
-    missing = cell._column("sample_id").null_count
+    missing = cell._numbers["sample_id"].null_count
     _expect(not missing, f"{missing} rows have no sample_id")
     rows, distinct, told = len(cell.sample_id), len(np.unique(cell.sample_id)), cell.summary["images"]
     _expect(rows == distinct == told, f"{rows} rows of {distinct} samples, summary.json tells of {told}")
