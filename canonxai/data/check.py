@@ -4,13 +4,12 @@ All images are decoded and prepared as for a run. What is found is told on the t
 ``excluded.csv`` lists what is left out, ``contact_sheet.png`` shows samples. The exit code is 1 if a run would fail.
 """
 
-import csv
 import hashlib
 import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from canonxai.data.base import ON_ERROR, DataModule, Excluded, LocalizationDatas
 from canonxai.data.images import AnnotatedImages
 from canonxai.data.sheet import draw_sheet, spread
 from canonxai.errors import UserError, check, check_choice
+from canonxai.files import write_csv
 from canonxai.models.normalization import Normalization
 from canonxai.progress import image_bar
 from canonxai.results.store import writing
@@ -145,10 +145,7 @@ def check_data(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     summary |= {"verdict": verdict, "errors": errors, "warnings": warnings, "folder": str(folder)}
     with writing(folder):
         (folder / "check.json").write_text(json.dumps(summary, indent=2, allow_nan=False))
-        with (folder / "excluded.csv").open("w", newline="") as file:
-            table = csv.DictWriter(file, [field.name for field in fields(Excluded)])
-            table.writeheader()
-            table.writerows(map(asdict, excluded))
+        write_csv(folder / "excluded.csv", [field.name for field in fields(Excluded)], map(astuple, excluded))
         if not errors:
             chosen = places[spread(rows["label"][places], cfg.samples)]
             samples = (dataset[int(index)] for index in chosen)

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from canonxai.config import Report as Options
-from canonxai.errors import UserError, check
+from canonxai.errors import check
+from canonxai.files import write_errors
 from canonxai.report.cells import read_study
 from canonxai.report.claims import read_claims
 from canonxai.report.comparison import Comparison, Statistics
@@ -39,14 +40,16 @@ def build_report(
     report = Report(read_study(folders), Statistics(options.test, options.resample), claims)
     inside = [folder for folder in (output, *output.parents) if _is_cell(folder)]
     check(not inside, "output", "a folder that is no cell's", str(output), "Choose another one by --output.")
-    try:
+    with write_errors(
+        lambda reason: (
+            f"output: expected to write to {str(output)!r}, got: {reason}. "
+            "Free space or choose another folder by --output."
+        )
+    ):
         output.mkdir(parents=True, exist_ok=True)
         write_tables(report, output)
         figures = draw_all(report, output / "figures", options.samples)
         write_html(report, output / "report.html", figures)
-    except OSError as error:
-        got = f"got: {error.strerror or error}. Free space or choose another folder by --output."
-        raise UserError(f"output: expected to write to {str(output)!r}, {got}") from error
     if wandb is not None:
         from canonxai.report.wandb import log_report
 

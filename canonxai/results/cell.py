@@ -14,10 +14,11 @@ from typing import Any
 
 from canonxai.canonizers import Agreement
 from canonxai.data import Excluded
+from canonxai.files import durable, write_csv
 from canonxai.metrics import Column
 from canonxai.models.evaluator import Effect
 from canonxai.results.maps import write_maps
-from canonxai.results.store import Store, durable, locked, schema_of, write_csv, writing
+from canonxai.results.store import Store, locked, schema_of, writing
 from canonxai.results.summary import summarize_columns
 
 log = logging.getLogger(__name__)

@@ -22,12 +22,13 @@ from canonxai.config import build, cell_name, state
 from canonxai.data import DataModule
 from canonxai.errors import check
 from canonxai.explainer import Explainer
+from canonxai.files import durable, write_csv
 from canonxai.metrics import Metric, columns_of
 from canonxai.models.evaluator import Evaluator
 from canonxai.parallel import Share, parent
 from canonxai.results.cell import Plan, finish
 from canonxai.results.loggers import Cell, close, log_results
-from canonxai.results.store import Store, StoreWriter, durable, locked, sample_schema, write_csv, writing
+from canonxai.results.store import Store, StoreWriter, locked, sample_schema, writing
 from canonxai.results.summary import print_summary
 from canonxai.resume import complete
 from canonxai.versions import versions

@@ -6,31 +6,29 @@ the batch in flight, and goes on at the first batch that has no part. A part's n
 damaged is told and computed again. Many parts become one, so that there are never many files.
 """
 
-import csv
 import io
 import json
 import logging
-import os
 import re
 import shutil
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from canonxai.data import Batch
 from canonxai.errors import UserError
 from canonxai.explainer import Evaluation
+from canonxai.files import durable, held, write_errors
 from canonxai.metrics import Column, Metric, columns_of
 from canonxai.results.maps import pack
 
@@ -279,37 +277,15 @@ def _merged(tables: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables(tables).replace_schema_metadata({"notes": json.dumps(notes)})
 
 
-@contextmanager
-def durable(path: Path) -> Iterator[IO[bytes]]:
-    """A file that is there, when the block ends, whole and on the disk, and not at all if the block fails."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> AbstractContextManager[None]:
     """Tells a failure to write to ``folder`` in one line."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"folder: expected to write to {str(folder)!r}, got: {error.strerror or error}. Free space and run the "
+    return write_errors(
+        lambda reason: (
+            f"folder: expected to write to {str(folder)!r}, got: {reason}. Free space and run the "
             "same command again, which goes on with what is in parts/, or choose another place by hydra.run.dir=PATH "
             "(hydra.sweep.dir in a multirun)."
-        ) from error
+        )
+    )
 
 
 @contextmanager
@@ -324,21 +300,20 @@ def locked(folder: Path, what: str, wait: bool = False) -> Iterator[None]:
     Raises:
         UserError: if another process holds it and this one does not ``wait``, or the folder cannot be written to.
     """
-    path = folder / "parts" / f".{what}.lock"  # goes with the parts when the cell is complete
-    lock = FileLock(path)
-    with writing(folder):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
+
+    def refuse() -> None:
+        if not wait:
             raise UserError(
                 f"folder: expected no other process at work on this cell, got one, in {str(folder)!r}. "
                 "Wait until it has ended; several processes share a cell by trainer.devices=N or data.shard=i/n."
-            ) from None
-    try:
+            )
+
+    path = folder / "parts" / f".{what}.lock"  # goes with the parts when the cell is complete
+    with ExitStack() as stack:
+        with writing(folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(path, refuse))
         yield
-    finally:
-        lock.release()
 
 
 class StoreWriter(Callback):
@@ -367,11 +342,3 @@ class StoreWriter(Callback):
         self.missing -= len(maps)
         note = {"seconds": (self.since - since) / self.together, "excluded": batch["excluded"]}
         self.store.write(batch["index"], outputs and outputs["columns"], note, maps)
-
-
-def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Writes a table, at once."""
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([names, *rows])
-    with durable(path) as file:
-        file.write(text.getvalue().encode())
