@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import shutil
-import sys
 import zlib
 from dataclasses import astuple
 from functools import cached_property
@@ -20,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import features
-from rich.console import Console
 from rich.filesize import decimal
 from torch.utils.data import DataLoader, Dataset
 
@@ -28,7 +26,7 @@ from canonxai.data.base import Excluded, LocalizationDataset, Sample
 from canonxai.data.images import AnnotatedImages
 from canonxai.errors import UserError, check
 from canonxai.files import durable, held, write_errors
-from canonxai.progress import image_bar
+from canonxai.progress import image_bar, output_console
 
 log = logging.getLogger(__name__)
 #: of the records, and of what :mod:`canonxai.data.images` and :mod:`canonxai.data.geometry` make of a file; raise it
@@ -136,8 +134,7 @@ class Cached(Dataset[Sample | Excluded]):
         part.mkdir()
         unreadable: dict[int, Excluded] = {}
         loader = DataLoader(_Records(self.dataset, self.record), batch_size=None, num_workers=self.num_workers)
-        console = Console(width=None if sys.stdout.isatty() else 120)
-        with durable(part / "samples.bin") as file, image_bar(console) as bar:
+        with durable(part / "samples.bin") as file, image_bar(output_console()) as bar:
             for index, record in enumerate(bar.track(loader, len(self), description="cache")):
                 if isinstance(record, Excluded):
                     unreadable[index] = record

@@ -6,7 +6,6 @@ All images are decoded and prepared as for a run. What is found is told on the t
 
 import hashlib
 import json
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
@@ -33,7 +32,7 @@ from canonxai.data.sheet import draw_sheet, spread
 from canonxai.errors import UserError, check, check_choice
 from canonxai.files import write_csv
 from canonxai.models.normalization import Normalization
-from canonxai.progress import image_bar
+from canonxai.progress import image_bar, output_console
 from canonxai.results.store import writing
 from canonxai.results.summary import STRATA
 
@@ -129,7 +128,7 @@ def check_data(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     dataset: LocalizationDataset = build(cfg.data, "data", Data)
     check_choice("data.on_error", cfg.data.on_error, ON_ERROR)
     data = DataModule(dataset, cfg.data.batch_size, cfg.data.num_workers)  # which raises nothing, to count everything
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = output_console()
     rows, unreadable = read(data, cfg.data.name, console)
     excluded = [*getattr(dataset, "excluded", ()), *dict.fromkeys(unreadable)]  # an image has several evaluations
     errors = find_errors(rows, dataset, excluded if cfg.data.on_error == "raise" else ())

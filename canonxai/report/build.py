@@ -1,6 +1,5 @@
 """Folders of cells -> everything that a report consists of."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from rich.text import Text
 from canonxai.config import Report as Options
 from canonxai.errors import check
 from canonxai.files import write_errors
+from canonxai.progress import output_console
 from canonxai.report.cells import read_study
 from canonxai.report.claims import read_claims
 from canonxai.report.comparison import Comparison, Statistics
@@ -63,7 +63,7 @@ def _is_cell(folder: Path) -> bool:
 
 def print_report(report: Report, output: Path, console: Console | None = None) -> None:
     """The claims and the comparison over all images, for the terminal, or 140 letters wide for a file."""
-    console = console or Console(width=None if sys.stdout.isatty() else 140)
+    console = console or output_console(140)
     for problem in report.problems:
         console.print(Text(f"{problem.kind}: {problem.cell}: {problem.reason}"), soft_wrap=True)
     methods = order(report.comparisons)
