@@ -136,9 +136,7 @@ def test_a_run_goes_on_where_it_broke_off(undisturbed, broken_off, cell, tmp_pat
 
 def test_a_run_that_broke_off_before_its_summary_computes_nothing_again(undisturbed, cell, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(
-            "canonxai.results.cell.summarize_columns", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt)
-        )
+        patch.setattr("canonxai.results.cell.summarize", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         cell()
     monkeypatch.setattr(Store, "write", None)
     assert cell()["agreement"]["images"] == 3

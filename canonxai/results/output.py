@@ -59,7 +59,8 @@ class CellOutput:
         self.logger: Logger | None = None
         settings = typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
         self.cell = Cell(cfg.study, cell_name(cfg), folder, settings, (cfg.model.name, cfg.method.name, state(cfg)))
-        self.store = Store(folder, sample_schema(metrics))
+        columns = columns_of(metrics)
+        self.store = Store(folder, sample_schema(columns))
         if parent() is None and not cfg.run.resume:
             with writing(folder):
                 (folder / "summary.json").unlink(missing_ok=True)
@@ -77,7 +78,7 @@ class CellOutput:
             "together": together,
         }
         excluded = [dataclasses.astuple(entry) for entry in getattr(data.dataset, "excluded", ())]
-        self.plan = Plan(about, columns_of(metrics), data.batches, len(data.dataset), cfg.save_maps, excluded)
+        self.plan = Plan(about, columns, data.batches, len(data.dataset), cfg.save_maps, excluded)
 
     def begin(self, explainer: Explainer) -> None:
         """Writes what is known before anything is computed."""

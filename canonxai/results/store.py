@@ -29,7 +29,7 @@ from canonxai.data import Batch
 from canonxai.errors import UserError
 from canonxai.explainer import Evaluation
 from canonxai.files import durable, held, write_errors
-from canonxai.metrics import Column, Metric, columns_of
+from canonxai.metrics import Column
 from canonxai.results.maps import pack
 
 log = logging.getLogger(__name__)
@@ -51,13 +51,8 @@ TYPES = {"number": pa.float64(), "curve": pa.list_(pa.float64())}
 _NAME = re.compile(r"part-(\d{8})-(\d{8})-([0-9a-f]{8})\.parquet")
 
 
-def sample_schema(metrics: Mapping[str, Metric]) -> pa.Schema:
+def sample_schema(columns: Mapping[str, Column]) -> pa.Schema:
     """The schema of ``samples.parquet``: :data:`COLUMNS` and those of the metrics, each with its description."""
-    return schema_of(columns_of(metrics))
-
-
-def schema_of(columns: Mapping[str, Column]) -> pa.Schema:
-    """The same of the columns of metrics."""
     fields = [pa.field(name, kind, metadata={"description": text}) for name, (kind, text) in COLUMNS.items()]
     for name, column in columns.items():
         fields.append(pa.field(name, TYPES[column.kind], metadata={"description": column.description}))
@@ -168,21 +163,15 @@ class Store:
         """What the processes that computed the parts told of themselves, in the order of their names."""
         return [json.loads(path.read_bytes()) for path in sorted(self.parts.glob("session-*.json"))]
 
-    def finish(self) -> int:
+    def finish(self) -> None:
         """Merges the parts into ``samples.parquet``, in the order of the batches, some at a time.
-
-        Returns:
-            The number of images.
 
         Raises:
             UserError: if a part is damaged, which is then removed.
         """
-        rows = 0
         with writing(self.folder), durable(self.path) as file, pq.ParquetWriter(file, self.schema) as writer:
             for table in self._tables():
                 writer.write_table(table.select(self.schema.names).cast(self.schema).combine_chunks())
-                rows += len(table)
-        return rows
 
     def notes(self) -> Iterator[dict[str, Any]]:
         """What was noted of each batch, in their order."""

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from canonxai.metrics import Column, Metric, columns_of
+from canonxai.metrics import Column
 from canonxai.results.statistics import Mean, mean_with_interval
 from canonxai.results.store import Store
 
@@ -16,18 +16,13 @@ from canonxai.results.store import Store
 STRATA = {"all": np.inf, "box < 50 %": 0.5, "box < 25 %": 0.25}
 
 
-def summarize(store: Store, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+def summarize(store: Store, columns: Mapping[str, Column]) -> dict[str, Any]:
     """What a complete cell says: accuracy, relevance, each metric by stratum, and mean curves.
 
     Args:
         store: a store that is finished.
-        metrics: the metrics whose columns it has.
+        columns: those of its metrics.
     """
-    return summarize_columns(store, columns_of(metrics))
-
-
-def summarize_columns(store: Store, columns: Mapping[str, Column]) -> dict[str, Any]:
-    """The same, given the columns of the metrics."""
     numbers = [name for name, column in columns.items() if column.kind == "number"]
     general = ["label", "prediction", "probability", "box_fraction", "relevance_total", "relevance_max"]
     table = {name: _floats(store.read([name])[name]) for name in general + numbers}
