@@ -94,7 +94,7 @@ def watch_canonxai(parts: Parts) -> None:
         (Store, "finish", "writing"),
         (canonxai.results.cell, "write_maps", "writing"),
         (canonxai.results.output, "log_results", "writing"),
-        (canonxai.results.cell, "summarize_columns", "summary"),
+        (canonxai.results.cell, "summarize", "summary"),
         (canonxai.results.output, "print_summary", "summary"),
         (canonxai.report.build, "build_report", "report"),
     ):

@@ -7,7 +7,6 @@ how much relevance it conserves, and how far the logits of both forms are apart.
 import dataclasses
 import json
 import logging
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from canonxai.data import Excluded, LocalizationDataset
 from canonxai.errors import check
 from canonxai.models.build import build_network
 from canonxai.models.normalization import Normalization
+from canonxai.progress import output_console
 from canonxai.results.store import writing
 
 log = logging.getLogger(__name__)
@@ -246,8 +246,7 @@ def _print(console: Console, layers: Sequence[AuditedLayer], rewrites: Sequence[
 def main(cfg: DictConfig) -> dict[str, Any]:
     methods = methods_together(HydraConfig.get().overrides.task)
     check(not methods, "method", "one method for each audit", methods, "Use -m method=A,B for several.")
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    return audit(cfg, Path(HydraConfig.get().runtime.output_dir), console)
+    return audit(cfg, Path(HydraConfig.get().runtime.output_dir), output_console(160))
 
 
 register()

@@ -1,5 +1,6 @@
-"""The progress bar of a run: images done, images per second, time left."""
+"""What a run shows on the terminal while it goes on: images done, images per second, time left."""
 
+import sys
 from multiprocessing import current_process
 from typing import Any
 
@@ -7,6 +8,11 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+
+def output_console(width: int = 120) -> Console:
+    """The terminal, or a file of lines that are long enough for the tables."""
+    return Console(width=None if sys.stdout.isatty() else width)
 
 
 class ImagesPerSecond(ProgressColumn):

@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -11,7 +10,6 @@ from typing import Any
 
 from omegaconf import DictConfig
 from pytorch_lightning import Trainer
-from rich.console import Console
 
 from canonxai.assemble import build_data, build_explainers, build_metrics, build_trainer, choose_devices, is_gpu
 from canonxai.callbacks import OfCell, StopAfterBatch
@@ -22,7 +20,7 @@ from canonxai.errors import UserError, check
 from canonxai.explainer import Explainers
 from canonxai.models.labels import LabelCheck
 from canonxai.parallel import Processes, Share, parent
-from canonxai.progress import ImageProgress
+from canonxai.progress import ImageProgress, output_console
 from canonxai.results.output import CellOutput, Session, plain
 from canonxai.results.store import locked
 from canonxai.results.summary import print_summary
@@ -167,11 +165,6 @@ def predict(trainer: Trainer, module: Explainers, data: DataModule) -> None:
                 f"data.num_workers: expected loading processes that live, got: {reason} What was computed is kept, and "
                 "the same command goes on. Too little memory is a frequent cause: use fewer of them."
             ) from error
-
-
-def output_console() -> Console:
-    """The terminal, or a file of lines that are long enough for the tables."""
-    return Console(width=None if sys.stdout.isatty() else 120)
 
 
 def quiet() -> None:

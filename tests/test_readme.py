@@ -125,6 +125,17 @@ def test_studies_are_written_between_their_marks_and_their_pictures_beside(folde
     assert sorted(path.name for path in (tmp_path / "docs/paper").iterdir()) == sorted(shown) and len(shown) == 4
 
 
+def test_a_picture_that_the_report_lacks_is_a_mistake(tmp_path):
+    report = tmp_path / "paper" / "report"
+    report.mkdir(parents=True)
+    (report / "comparison.md").write_text("table")
+    text = f"{BEGIN.format('paper comparison')}{END.format('paper comparison')}![](docs/paper/heatmaps.png)"
+    (tmp_path / "README.md").write_text(text)
+    with pytest.raises(UserError, match=r"README: expected pictures that are in '.*figures', got 'heatmaps.png'"):
+        update(tmp_path / "README.md", report)
+    assert (tmp_path / "README.md").read_text() == text and not (tmp_path / "docs").exists()
+
+
 def test_every_study_of_the_readme_was_written():
     for study in ("architectures", "threshold"):
         begin, end = (mark.format(f"{study} comparison") for mark in (BEGIN, END))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -135,13 +136,20 @@ def test_a_run_goes_on_where_it_broke_off(undisturbed, broken_off, cell, tmp_pat
 
 def test_a_run_that_broke_off_before_its_summary_computes_nothing_again(undisturbed, cell, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(
-            "canonxai.results.cell.summarize_columns", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt)
-        )
+        patch.setattr("canonxai.results.cell.summarize", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         cell()
     monkeypatch.setattr(Store, "write", None)
     assert cell()["agreement"]["images"] == 3
     assert results(tmp_path / "cell") == undisturbed
+
+
+def test_the_summary_tells_of_the_process_that_ended_last(broken_off, cell, monkeypatch):
+    for number in (2, 1):  # the other way round than the clock
+        monkeypatch.setattr("uuid.uuid4", lambda number=number: uuid.UUID(int=number))
+        monkeypatch.setattr("canonxai.results.output.versions", lambda number=number: {"torch": str(number)})
+        if number == 2:
+            broken_off(3)
+    assert cell()["versions"] == {"torch": "1"}
 
 
 def test_a_complete_cell_is_told_and_not_computed_unless_it_shall(cell, tmp_path, capsys, monkeypatch):
@@ -287,6 +295,10 @@ def test_the_report_merges_shards_of_several_machines(undisturbed, cell, tmp_pat
     assert [problem.cell for problem in study.problems if problem.kind == "note"] == [name]
     assert results(tmp_path / "a" / name)[:3] == undisturbed[:3]
     assert study.cells[0].summary["excluded"] == 2 and study.cells[0].summary["agreement"]["images"] == 9
+    assert read_study([tmp_path / machine for machine in "abc"]).problems == study.problems[1:]
+    cell("data.shard=1/3", "seed=1", name=f"d/{name}")  # another cell
+    told = read_study([tmp_path / machine for machine in "abcd"]).problems
+    assert [(problem.kind, problem.cell) for problem in told[:-1]] == [("incomplete", name)]
 
 
 def test_shares_are_a_partition_and_so_are_those_of_their_processes():

@@ -227,14 +227,14 @@ def explain(tmp_path, dataset, network, method=None):
     from canonxai.results.summary import summarize
 
     chosen = {"localization": Localization()}
-    store = Store(tmp_path, sample_schema(chosen))
+    store = Store(tmp_path, sample_schema(chosen["localization"].columns))
     explainer = Explainer(network, Normalization([0.0] * 3, [1.0] * 3), method or Gradient(), chosen)
     cfg = OmegaConf.create({"trainer": {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu"}})
     build_trainer(cfg, [StoreWriter(store)]).predict(
         explainer, datamodule=DataModule(dataset, 2, 0), return_predictions=False
     )
     store.finish()
-    return store.read(["sample_id", "localization"]).to_pydict(), summarize(store, chosen)
+    return store.read(["sample_id", "localization"]).to_pydict(), summarize(store, chosen["localization"].columns)
 
 
 def test_an_image_without_an_object_is_counted_and_left_out(tmp_path):

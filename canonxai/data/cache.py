@@ -9,12 +9,8 @@ read, below its own checksum. The folder appears whole or not at all.
 import hashlib
 import json
 import logging
-import os
 import shutil
-import sys
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
@@ -22,16 +18,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from PIL import features
-from rich.console import Console
 from rich.filesize import decimal
 from torch.utils.data import DataLoader, Dataset
 
 from canonxai.data.base import Excluded, LocalizationDataset, Sample
 from canonxai.data.images import AnnotatedImages
 from canonxai.errors import UserError, check
-from canonxai.progress import image_bar
+from canonxai.files import durable, held, write_errors
+from canonxai.progress import image_bar, output_console
 
 log = logging.getLogger(__name__)
 #: of the records, and of what :mod:`canonxai.data.images` and :mod:`canonxai.data.geometry` make of a file; raise it
@@ -110,9 +105,14 @@ class Cached(Dataset[Sample | Excluded]):
 
     def _write(self) -> dict[int, Excluded]:
         """Writes the cache, unless another process does or did; returns what could not be read."""
-        with _writing(self.folder.parent):
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(self.folder.with_suffix(".lock"), self.folder):
+        caches = self.folder.parent
+
+        def waiting() -> None:
+            log.info("data: another process writes the cache %s; waiting for it", self.folder)
+
+        with write_errors(lambda reason: f"data.cache: expected a folder to write to, got {str(caches)!r} ({reason})."):
+            caches.mkdir(parents=True, exist_ok=True)
+            with held(self.folder.with_suffix(".lock"), waiting):
                 if self.folder.exists():
                     try:
                         return self._open()
@@ -134,15 +134,14 @@ class Cached(Dataset[Sample | Excluded]):
         part.mkdir()
         unreadable: dict[int, Excluded] = {}
         loader = DataLoader(_Records(self.dataset, self.record), batch_size=None, num_workers=self.num_workers)
-        console = Console(width=None if sys.stdout.isatty() else 120)
-        with _durable(part / "samples.bin") as file, image_bar(console) as bar:
+        with durable(part / "samples.bin") as file, image_bar(output_console()) as bar:
             for index, record in enumerate(bar.track(loader, len(self), description="cache")):
                 if isinstance(record, Excluded):
                     unreadable[index] = record
                 file.write(bytes(self.record.itemsize) if isinstance(record, Excluded) else record)
         fields = {str(index): astuple(excluded) for index, excluded in unreadable.items()}
         content = json.dumps({"data": type(self.dataset).__name__, "images": len(self), "unreadable": fields}).encode()
-        with _durable(part / "index") as file:
+        with durable(part / "index") as file:
             file.write(b"%08x\n%s" % (zlib.crc32(content), content))
         part.replace(self.folder)
         return unreadable
@@ -227,37 +226,3 @@ def _unpack(record: np.ndarray) -> Sample:
 
 def _checksum(record: np.ndarray) -> int:
     return zlib.crc32(record.view(np.uint8)[:-4].data)
-
-
-@contextmanager
-def _durable(path: Path) -> Iterator[Any]:
-    """A file that is on the disk when it is closed."""
-    with path.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextmanager
-def _locked(path: Path, cache: Path) -> Iterator[None]:
-    """Lets one process at a time write a cache."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        log.info("data: another process writes the cache %s; waiting for it", cache)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Tells a failure to write in one line."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"data.cache: expected a folder to write to, got {str(folder)!r} ({reason}).") from error

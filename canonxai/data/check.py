@@ -4,13 +4,11 @@ All images are decoded and prepared as for a run. What is found is told on the t
 ``excluded.csv`` lists what is left out, ``contact_sheet.png`` shows samples. The exit code is 1 if a run would fail.
 """
 
-import csv
 import hashlib
 import json
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -32,8 +30,9 @@ from canonxai.data.base import ON_ERROR, DataModule, Excluded, LocalizationDatas
 from canonxai.data.images import AnnotatedImages
 from canonxai.data.sheet import draw_sheet, spread
 from canonxai.errors import UserError, check, check_choice
+from canonxai.files import write_csv
 from canonxai.models.normalization import Normalization
-from canonxai.progress import image_bar
+from canonxai.progress import image_bar, output_console
 from canonxai.results.store import writing
 from canonxai.results.summary import STRATA
 
@@ -124,7 +123,7 @@ def check_data(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     dataset: LocalizationDataset = build(cfg.data, "data", Data)
     check_choice("data.on_error", cfg.data.on_error, ON_ERROR)
     data = DataModule(dataset, cfg.data.batch_size, cfg.data.num_workers)  # which raises nothing, to count everything
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = output_console()
     rows, unreadable = read(data, cfg.data.name, console)
     excluded = [*getattr(dataset, "excluded", ()), *dict.fromkeys(unreadable)]  # an image has several evaluations
     errors = find_errors(rows, dataset, excluded if cfg.data.on_error == "raise" else ())
@@ -140,10 +139,7 @@ def check_data(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     summary |= {"verdict": verdict, "errors": errors, "warnings": warnings, "folder": str(folder)}
     with writing(folder):
         (folder / "check.json").write_text(json.dumps(summary, indent=2, allow_nan=False))
-        with (folder / "excluded.csv").open("w", newline="") as file:
-            table = csv.DictWriter(file, [field.name for field in fields(Excluded)])
-            table.writeheader()
-            table.writerows(map(asdict, excluded))
+        write_csv(folder / "excluded.csv", [field.name for field in fields(Excluded)], map(astuple, excluded))
         if not errors:
             chosen = places[spread(rows["label"][places], cfg.samples)]
             samples = (dataset[int(index)] for index in chosen)

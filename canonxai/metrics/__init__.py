@@ -1,4 +1,4 @@
-"""Metrics of attribution maps. Each is a pure function of one batch and never computes an attribution itself."""
+"""Metrics of attribution maps: pure functions of a batch, which those that need further maps ask for them (`explain`)."""
 
 from canonxai.metrics.base import Column, Explanation, Metric, columns_of, heatmap
 

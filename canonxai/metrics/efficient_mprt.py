@@ -13,7 +13,7 @@ from torch import Tensor
 
 from canonxai.errors import check
 from canonxai.metrics.base import Column, Explanation, Metric, heatmap
-from canonxai.metrics.randomization import layers, randomized
+from canonxai.metrics.randomization import layers, randomized_map
 
 
 class EfficientMPRT(Metric):
@@ -39,9 +39,8 @@ class EfficientMPRT(Metric):
         return {"efficient_mprt": Column(text, higher_is_better=True)}
 
     def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, " batch"]]:
-        with randomized(batch.network, len(layers(batch.network)), batch.seed):
-            moved = heatmap(batch.explain(batch.input, batch.target, batch.sample_id))
-        before, after = (histogram_entropy(maps, self.bins) for maps in (heatmap(batch.attribution), moved))
+        maps = heatmap(batch.attribution), randomized_map(batch, len(layers(batch.network)))
+        before, after = (histogram_entropy(relevance, self.bins) for relevance in maps)
         return {"efficient_mprt": (after - before) / before}
 
 

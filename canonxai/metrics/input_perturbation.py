@@ -8,12 +8,11 @@ are replaced in the descending order of their attribution, and::
 where ``x_k`` has ``k`` regions replaced, in the study by pixel values drawn uniformly from all possible ones.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from canonxai.metrics.base import Column, Explanation
-from canonxai.metrics.perturbation_metric import PerturbationMetric
+from canonxai.metrics.perturbation_metric import PerturbationMetric, mean_fall
 from canonxai.metrics.replacement import replacement
 
 
@@ -38,9 +37,5 @@ class InputPerturbation(PerturbationMetric):
         }
 
     def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, "batch *axis"]]:
-        start = self.start(batch)
-        curve = self.curve(batch, batch.image, replacement(self.replacement, batch))
-        return {
-            "input_perturbation": (start - curve).mean(1),
-            "perturbation_curve": torch.cat([start, curve], 1),
-        }
+        curve = self.curve(batch, replacement(self.replacement, batch))
+        return {"input_perturbation": mean_fall(curve), "perturbation_curve": curve}

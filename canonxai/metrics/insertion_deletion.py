@@ -53,13 +53,10 @@ class InsertionDeletion(PerturbationMetric):
         }
 
     def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, "batch *axis"]]:
-        start, empty = self.start(batch), IMAGES[self.insertion](batch)
-        deletion = self.curve(batch, batch.image, paste(IMAGES[self.deletion](batch)))
-        insertion = self.curve(batch, empty, paste(batch.image))
         curves = {
-            "insertion": torch.cat([self.f(batch.predict(empty), batch.target)[:, None], insertion], 1),
-            "deletion": torch.cat([start, deletion], 1),
+            "insertion": self.curve(batch, paste(batch.image), image=IMAGES[self.insertion](batch)),
+            "deletion": self.curve(batch, paste(IMAGES[self.deletion](batch))),
         }
-        axis = torch.tensor(self.axis, dtype=torch.float64, device=start.device)
+        axis = torch.tensor(self.axis, dtype=torch.float64, device=batch.image.device)
         areas = {name: torch.trapezoid(curve.double(), axis) for name, curve in curves.items()}
         return areas | {f"{name}_curve": curve for name, curve in curves.items()}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from canonxai.errors import check, check_choice
 from canonxai.metrics.base import Column, Explanation, Metric, heatmap
-from canonxai.metrics.randomization import layers, randomized
+from canonxai.metrics.randomization import layers, randomized_map
 from canonxai.metrics.similarity import SIMILARITIES
 
 
@@ -52,12 +52,9 @@ class ParameterRandomization(Metric):
             self.steps <= depth, "metric.parameter_randomization.steps", f"at most the network's {depth} layers",
             self.steps,
         )  # fmt: skip
-        original, curve = heatmap(batch.attribution), []
-        for step in range(1, self.steps + 1):
-            with randomized(batch.network, round(step / self.steps * depth), batch.seed):
-                moved = heatmap(batch.explain(batch.input, batch.target, batch.sample_id))
-            curve.append(SIMILARITIES[self.similarity](original, moved))
-        similarities = torch.stack(curve, 1)
+        original, similarity = heatmap(batch.attribution), SIMILARITIES[self.similarity]
+        counts = (round(step / self.steps * depth) for step in range(1, self.steps + 1))
+        similarities = torch.stack([similarity(original, randomized_map(batch, count)) for count in counts], 1)
         return {
             "parameter_randomization": similarities.mean(1),
             "parameter_randomization_curve": similarities,

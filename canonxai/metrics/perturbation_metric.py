@@ -18,7 +18,9 @@ from canonxai.random import Stream
 
 
 @once_per_map
-def order(batch: Explanation, region_size: int, most_relevant_first: bool) -> Int64[Tensor, "batch rows columns"]:
+def region_ranks(
+    batch: Explanation, region_size: int, most_relevant_first: bool
+) -> Int64[Tensor, "batch rows columns"]:
     """The rank of each region by its attribution; equal ones in an order that is a function of (seed, sample id)."""
     scores = region_scores(heatmap(batch.attribution), region_size)
     ties = random.bits(batch.seed, Stream.TIES, batch.sample_id, scores[0].numel())
@@ -90,30 +92,41 @@ class PerturbationMetric(Metric):
     def curve(
         self,
         batch: Explanation,
-        image: Real[Tensor, "batch channels height width"],
         replace: Replace,
         most_relevant_first: bool = True,
-    ) -> Float[Tensor, "batch steps"]:
-        """f(x_k) for each k > 0, where regions of ``image`` are replaced in the order of their attribution."""
+        image: Real[Tensor, "batch channels height width"] | None = None,
+    ) -> Float[Tensor, "batch points"]:
+        """f(x_k) from k = 0 on, where regions are replaced in the order of their attribution.
+
+        Args:
+            batch: the maps.
+            replace: what replaces regions.
+            most_relevant_first: or last.
+            image: x_0; ``None`` for the explained image.
+        """
+        logits = batch.logits if image is None else batch.predict(image)
+        image = batch.image if image is None else image
         height, width = image.shape[2:]
         side = min(height, width)
         check(
             self.region_size <= side, f"metric.{self.name}.region_size",
             f"at most the image's shorter side, {side}", self.region_size,
         )  # fmt: skip
-        rank = order(batch, self.region_size, most_relevant_first)
+        rank = region_ranks(batch, self.region_size, most_relevant_first)
         regions = rank[0].numel()
 
         def score(images: Real[Tensor, "n c h w"], sample: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
             return self.f(batch.predict(images), batch.target[sample])
 
         pixels = perturbed_pixels(rank, self.region_size, height, width)
-        return perturbation_curve(score, image, replace, pixels, self.counts(regions), batch.batch_size)
-
-    def start(self, batch: Explanation) -> Float[Tensor, "batch 1"]:
-        """f(x_0)."""
-        return self.f(batch.logits, batch.target)[:, None]
+        curve = perturbation_curve(score, image, replace, pixels, self.counts(regions), batch.batch_size)
+        return torch.cat([self.f(logits, batch.target)[:, None], curve], 1)
 
     def f(self, logits: Float[Tensor, "n classes"], target: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
         """The output that is watched."""
         return self.output(logits, target)
+
+
+def mean_fall(curve: Float[Tensor, "batch points"]) -> Float[Tensor, " batch"]:
+    """The mean of f(x_0) - f(x_k) over k > 0."""
+    return (curve[:, :1] - curve[:, 1:]).mean(1)

@@ -14,7 +14,7 @@ from canonxai.metrics.region import RegionMetric, dilated, hits
 
 
 class PointingGame(RegionMetric):
-    """Whether the maximum of the channel-summed map lies in the region.
+    """The share of the maxima of the channel-summed map, mostly one, that lie in the region or near enough.
 
     Args:
         region: ``box`` or ``mask``.
@@ -25,7 +25,10 @@ class PointingGame(RegionMetric):
     """
 
     name = "pointing_game"
-    description = "1 if the map's maximum lies in the {region}, else 0; null without an object"
+    description = (
+        "share of the maxima of the map that lie in the {region}, or as near as the tolerance; 0 or 1 for one maximum; "
+        "null without an object"
+    )
 
     def __init__(self, region: str = "box", tolerance: int = 0) -> None:
         super().__init__(region)

@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from canonxai import random
+from canonxai.metrics.base import Explanation, heatmap, once_per_map
 from canonxai.models.snapshot import restored
 from canonxai.random import Stream
 
@@ -35,3 +37,10 @@ def randomized(network: nn.Module, count: int, seed: int) -> Iterator[None]:
             layer._parameters.update(fresh._parameters)
             layer._buffers.update(fresh._buffers)
         yield
+
+
+@once_per_map
+def randomized_map(batch: Explanation, count: int) -> Float[Tensor, "batch height width"]:
+    """The channel-summed maps of the network whose first ``count`` of :func:`layers` are random."""
+    with randomized(batch.network, count, batch.seed):
+        return heatmap(batch.explain(batch.input, batch.target, batch.sample_id))

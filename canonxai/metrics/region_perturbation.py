@@ -9,12 +9,11 @@ pixel flipping and occlusion strategy for consistent XAI benchmarks". The mean g
 Samek et al. count k = 0, which adds a zero, too.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from canonxai.metrics.base import Column, Explanation
-from canonxai.metrics.perturbation_metric import PerturbationMetric
+from canonxai.metrics.perturbation_metric import PerturbationMetric, mean_fall
 from canonxai.metrics.replacement import replacement
 
 
@@ -22,17 +21,6 @@ class RegionPerturbation(PerturbationMetric):
     """The curves of both orders, their mean falls, and the area between them."""
 
     name = "region_perturbation"
-
-    def __init__(
-        self,
-        region_size: int = 8,
-        steps: int = 20,
-        fraction: float = 1.0,
-        spacing: str = "linear",
-        output: str = "probability",
-        replacement: str = "blur",
-    ) -> None:
-        super().__init__(region_size, steps, fraction, spacing, output, replacement)
 
     @property
     def columns(self) -> dict[str, Column]:
@@ -53,12 +41,12 @@ class RegionPerturbation(PerturbationMetric):
         }
 
     def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, "batch *axis"]]:
-        replace, start = replacement(self.replacement, batch), self.start(batch)
-        morf, lerf = (self.curve(batch, batch.image, replace, first) for first in (True, False))
+        replace = replacement(self.replacement, batch)
+        morf, lerf = (self.curve(batch, replace, first) for first in (True, False))
         return {
-            "region_perturbation_morf": (start - morf).mean(1),
-            "region_perturbation_lerf": (start - lerf).mean(1),
-            "region_perturbation_abpc": (lerf - morf).mean(1),
-            "region_perturbation_morf_curve": torch.cat([start, morf], 1),
-            "region_perturbation_lerf_curve": torch.cat([start, lerf], 1),
+            "region_perturbation_morf": mean_fall(morf),
+            "region_perturbation_lerf": mean_fall(lerf),
+            "region_perturbation_abpc": (lerf[:, 1:] - morf[:, 1:]).mean(1),
+            "region_perturbation_morf_curve": morf,
+            "region_perturbation_lerf_curve": lerf,
         }

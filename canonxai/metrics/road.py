@@ -7,7 +7,6 @@ fixed colour, tells the network little of which pixels were removed. Rong et al.
 evaluation strategy for attribution methods". Quantus, too, answers yes or no for each image and step, by MoRF only.
 """
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -44,13 +43,13 @@ class Road(PerturbationMetric):
         }
 
     def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, "batch *axis"]]:
-        replace, start = replacement(self.replacement, batch), self.start(batch)
-        morf, lerf = (self.curve(batch, batch.image, replace, first) for first in (True, False))
+        replace = replacement(self.replacement, batch)
+        morf, lerf = (self.curve(batch, replace, first) for first in (True, False))
         return {
-            "road_morf": morf.mean(1),
-            "road_lerf": lerf.mean(1),
-            "road_morf_curve": torch.cat([start, morf], 1),
-            "road_lerf_curve": torch.cat([start, lerf], 1),
+            "road_morf": morf[:, 1:].mean(1),
+            "road_lerf": lerf[:, 1:].mean(1),
+            "road_morf_curve": morf,
+            "road_lerf_curve": lerf,
         }
 
     def f(self, logits: Float[Tensor, "n classes"], target: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from canonxai import random
 from canonxai.errors import check
 from canonxai.metrics.base import Column, Explanation, Metric
-from canonxai.metrics.perturbation_metric import order
+from canonxai.metrics.perturbation_metric import region_ranks
 from canonxai.perturbation import every_step
 from canonxai.random import Stream
 
@@ -45,7 +45,7 @@ class Sufficiency(Metric):
         return {"sufficiency": Column(text, higher_is_better=True)}
 
     def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, " batch"]]:
-        rank, prediction, shape = order(batch, 1, True), batch.logits.argmax(1), tuple(batch.image.shape[1:])
+        rank, prediction, shape = region_ranks(batch, 1, True), batch.logits.argmax(1), tuple(batch.image.shape[1:])
         kept = (rank < max(1, round(self.fraction * rank[0].numel())))[:, None]
 
         def score(sample: Int64[Tensor, " n"], step: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -1,6 +1,5 @@
 """Folders of cells -> everything that a report consists of."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from canonxai.config import Report as Options
-from canonxai.errors import UserError, check
+from canonxai.errors import check
+from canonxai.files import write_errors
+from canonxai.progress import output_console
 from canonxai.report.cells import read_study
 from canonxai.report.claims import read_claims
 from canonxai.report.comparison import Comparison, Statistics
@@ -39,14 +40,16 @@ def build_report(
     report = Report(read_study(folders), Statistics(options.test, options.resample), claims)
     inside = [folder for folder in (output, *output.parents) if _is_cell(folder)]
     check(not inside, "output", "a folder that is no cell's", str(output), "Choose another one by --output.")
-    try:
+    with write_errors(
+        lambda reason: (
+            f"output: expected to write to {str(output)!r}, got: {reason}. "
+            "Free space or choose another folder by --output."
+        )
+    ):
         output.mkdir(parents=True, exist_ok=True)
         write_tables(report, output)
         figures = draw_all(report, output / "figures", options.samples)
         write_html(report, output / "report.html", figures)
-    except OSError as error:
-        got = f"got: {error.strerror or error}. Free space or choose another folder by --output."
-        raise UserError(f"output: expected to write to {str(output)!r}, {got}") from error
     if wandb is not None:
         from canonxai.report.wandb import log_report
 
@@ -60,7 +63,7 @@ def _is_cell(folder: Path) -> bool:
 
 def print_report(report: Report, output: Path, console: Console | None = None) -> None:
     """The claims and the comparison over all images, for the terminal, or 140 letters wide for a file."""
-    console = console or Console(width=None if sys.stdout.isatty() else 140)
+    console = console or output_console(140)
     for problem in report.problems:
         console.print(Text(f"{problem.kind}: {problem.cell}: {problem.reason}"), soft_wrap=True)
     methods = order(report.comparisons)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from jaxtyping import Float, Int64, Shaped
@@ -22,7 +23,7 @@ from omegaconf import OmegaConf
 
 from canonxai.config import TOGETHER, differing_keys, flat, result_settings, state
 from canonxai.errors import UserError
-from canonxai.results.cell import FILE, merge
+from canonxai.results.cell import FILE, Plan, merge
 from canonxai.results.store import COLUMNS
 
 NAMES = ("study", "cell", "data", "model", "method", "title", "state")  #: what the report needs of ``summary.json``
@@ -116,16 +117,16 @@ class Cell:
     @cached_property
     def sample_id(self) -> Int64[np.ndarray, " n"]:
         """The samples, ascending; the rows of all columns are in this order."""
-        return np.asarray(np.sort(self._column("sample_id").to_numpy()))
+        return np.asarray(self._numbers["sample_id"].to_numpy())
 
     def column(self, name: str) -> Float[np.ndarray, " n"]:
         """A column of numbers; what is not defined is NaN."""
-        values = self._column(name).cast("float64").to_numpy()[self._order]
+        values = self._numbers[name].cast("float64").to_numpy()
         return np.asarray(np.where(np.isfinite(values), values, np.nan))
 
     def curve(self, name: str) -> Float[np.ndarray, "n steps"]:
         """A column of curves."""
-        return np.asarray(np.stack(self._column(name).to_numpy())[self._order])
+        return np.asarray(np.stack(self._read(["sample_id", name])[name].to_numpy()))
 
     @property
     def maps(self) -> Mapping[str, Shaped[np.ndarray, "..."]] | None:
@@ -155,11 +156,11 @@ class Cell:
         return maps, ""
 
     @cached_property
-    def _order(self) -> Int64[np.ndarray, " n"]:
-        return np.asarray(self._column("sample_id").to_numpy().argsort(kind="stable"))
+    def _numbers(self) -> pa.Table:
+        return self._read([*COLUMNS, *self.metrics])
 
-    def _column(self, name: str) -> Any:
-        return pq.read_table(self.folder / "samples.parquet", columns=[name])[name]
+    def _read(self, columns: list[str]) -> pa.Table:
+        return pq.read_table(self.folder / "samples.parquet", columns=columns).sort_by("sample_id")
 
 
 @dataclass(frozen=True)
@@ -226,12 +227,14 @@ def read_study(folders: Sequence[Path]) -> Study:
     copies: dict[str, list[Cell]] = defaultdict(list)
     cells: list[Cell] = []
     problems: list[Problem] = []
+    unusable: dict[Path, Problem] = {}
     for folder in _merged(list(_cell_folders(folders)), problems):
         found = read_cell(folder)
         if isinstance(found, Problem):
-            problems.append(found)
+            unusable[folder] = found
         else:
             copies[found.name].append(found)
+    problems += [problem for folder, problem in unusable.items() if _planned(folder) not in copies]
     for _, same in sorted(copies.items()):
         cell, *others = same
         if different := [other for other in others if not _same_results(cell, other)]:
@@ -269,6 +272,14 @@ def _merged(folders: Sequence[Path], problems: list[Problem]) -> Iterator[Path]:
         except Exception as error:  # whatever a damaged file makes its reader raise
             problems.append(Problem("damaged", name, f"its shards cannot be merged: {error}"))
     yield from (folder for folder in folders if folder not in others)
+
+
+def _planned(folder: Path) -> str:
+    """The name of the cell that a folder has a share of, or nothing."""
+    try:
+        return str(Plan.read(folder).about["cell"])
+    except Exception:  # whatever a damaged file makes its reader raise
+        return ""
 
 
 def _cell_folders(folders: Iterable[Path]) -> Iterator[Path]:
@@ -350,7 +361,7 @@ def _check_summary(cell: Cell) -> None:
 
 
 def _check_samples(cell: Cell) -> None:
-    missing = cell._column("sample_id").null_count
+    missing = cell._numbers["sample_id"].null_count
     _expect(not missing, f"{missing} rows have no sample_id")
     rows, distinct, told = len(cell.sample_id), len(np.unique(cell.sample_id)), cell.summary["images"]
     _expect(rows == distinct == told, f"{rows} rows of {distinct} samples, summary.json tells of {told}")

@@ -231,9 +231,16 @@ class Expectation(ABC):
         interval = evidence.statistics.interval(values[defined], label[defined])
         return Estimate(_mean(values), interval, [_group(values)], self.min_images)
 
+    def mean_difference(self, pair: Pair, metric: str, evidence: Evidence, sign: int = 1) -> Estimate:
+        """The mean difference, or its negative, as the table of comparisons has it."""
+        row = evidence.row(pair, metric, self.stratum)
+        mean = np.nan if row.difference is None else sign * row.difference
+        interval = Interval(*(None if end is None else sign * end for end in (row.low, row.high)[::sign]))
+        return Estimate(mean, interval, [Group(row.images, row.undefined)], self.min_images)
+
     def gain(self, pair: Pair, metric: str, evidence: Evidence) -> Estimate:
         """How much better canonized is."""
-        return self.estimate(_direction(pair.canonized, metric) * _difference(pair, metric), pair, evidence)
+        return self.mean_difference(pair, metric, evidence, _direction(pair.canonized, metric))
 
 
 @dataclass
@@ -247,7 +254,7 @@ class Equal(Expectation):
         return False
 
     def judge(self, pair: Pair, metric: str, evidence: Evidence) -> tuple[str, str]:
-        estimate = self.estimate(_difference(pair, metric), pair, evidence)
+        estimate = self.mean_difference(pair, metric, evidence)
         return estimate.within(self.tolerance), str(estimate)
 
 
@@ -291,12 +298,13 @@ class Most(Expectation):
             method: [other for other in evidence.of(network, method, metric) if _same_run(pair, other)]
             for method in self.others
         }
-        change, contrasts = self._change(pair, metric), []
+        sign, contrasts = self._sign(pair, metric, evidence), []
         for other in (other for others in twins.values() for other in others):
-            contrast = change - _aligned(self._change(other, metric), other.sample_id, pair.sample_id)
+            theirs = self._sign(other, metric, evidence) * _difference(other, metric)
+            contrast = sign * _difference(pair, metric) - _aligned(theirs, other.sample_id, pair.sample_id)
             contrasts.append((self.estimate(contrast, pair, evidence), other.canonized.title))
 
-        parts = [str(self.estimate(change, pair, evidence))]
+        parts = [str(self.mean_difference(pair, metric, evidence, sign))]
         if contrasts:
             nearest, title = min(contrasts, key=lambda contrast: np.nan_to_num(contrast[0].mean, nan=np.inf))
             parts.append(f"nearest: {nearest} more than {title}")
@@ -307,12 +315,10 @@ class Most(Expectation):
         verdicts = [contrast.above(0.0) for contrast, _ in contrasts] + [Verdict.undecided] * len(missing)
         return overall(verdicts), "; ".join(parts)
 
-    def _change(self, pair: Pair, metric: str) -> Float[np.ndarray, " n"]:
-        difference = _difference(pair, metric)
+    def _sign(self, pair: Pair, metric: str, evidence: Evidence) -> int:
         if self.change == "gain":
-            return _direction(pair.canonized, metric) * difference
-        inside = pair.image("box_fraction") < STRATA[self.stratum]
-        return difference * (-1 if _mean(difference[inside]) < 0 else 1)
+            return _direction(pair.canonized, metric)
+        return -1 if (evidence.row(pair, metric, self.stratum).difference or 0) < 0 else 1
 
 
 @dataclass

@@ -44,7 +44,7 @@ def write_html(report: Report, path: Path, figures: Sequence[Path] = ()) -> None
     Args:
         report: what it shows.
         path: of the page.
-        figures: PNG files to be embedded under their names; a PDF stands for the PNG beside it.
+        figures: PNG files to be embedded under their names.
     """
     environment = Environment(
         loader=PackageLoader("canonxai.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -61,7 +61,7 @@ def write_html(report: Report, path: Path, figures: Sequence[Path] = ()) -> None
         scripts=[Markup(source["plotly"]), Markup(source["js"])],
         hashes=[_sha256(source["plotly"]), _sha256(source["js"])],
         data=_data(report),
-        figures=[(png.stem, _uri(png.read_bytes())) for png in dict.fromkeys(f.with_suffix(".png") for f in figures)],
+        figures=[(png.stem, _uri(png.read_bytes())) for png in figures],
         settings=yaml.safe_dump(_common(report.study), allow_unicode=True, sort_keys=False),
         versions=_versions(report.study.cells),
         resamples=RESAMPLES,

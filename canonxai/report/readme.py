@@ -9,7 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from canonxai.errors import UserError, told
+from canonxai.errors import UserError, check, told
 from canonxai.report.tables import rows_of
 
 BEGIN, END = "<!-- {}: written by make docs, not by hand -->", "<!-- end of {} -->"
@@ -38,7 +38,7 @@ def update(readme: Path, report: Path) -> None:
         report: the folder of a report, ``STUDY/report``.
 
     Raises:
-        UserError: if the README has no marks of the study.
+        UserError: if the README has no marks of the study, or shows a picture that the report does not have.
     """
     text, study, found = readme.read_text(), report.resolve().parent.name, False
     for write in (claims, comparison):
@@ -50,11 +50,15 @@ def update(readme: Path, report: Path) -> None:
     if not found:
         expected = f"marks as {BEGIN.format(f'{study} comparison')!r}"
         raise UserError(f"README: expected {expected} in {str(readme)!r}, got none.")
-    readme.write_text(text)
+    figures = report / "figures"
+    pictures: dict[str, Path] = {}
     for name in re.findall(rf"\]\(docs/{re.escape(study)}/(.*?)\.png\)", text):
-        figures = report / "figures"
-        picture = next(iter([*figures.glob(f"{name}.png"), *sorted(figures.glob(f"{name}-*.png"))]))
-        to = readme.parent / "docs" / study
+        candidates = [*figures.glob(f"{name}.png"), *sorted(figures.glob(f"{name}-*.png"))]
+        check(bool(candidates), "README", f"pictures that are in {str(figures)!r}", f"{name}.png")
+        pictures[name] = candidates[0]
+    readme.write_text(text)
+    to = readme.parent / "docs" / study
+    for name, picture in pictures.items():
         to.mkdir(parents=True, exist_ok=True)
         shutil.copy(picture, to / f"{name}.png")
 

@@ -27,9 +27,8 @@ class Interval(NamedTuple):
 
 
 def mean_curve(curves: Float[np.ndarray, "n steps"]) -> Float[np.ndarray, " steps"]:
-    """The mean over the images whose curve is defined everywhere; NaN if there is none."""
-    defined = curves[np.isfinite(curves).all(1)]
-    return defined.mean(0) if len(defined) else np.full(curves.shape[1], np.nan)
+    """The mean at each step over the images where it is defined; NaN if there is none."""
+    return np.asarray(np.ma.masked_invalid(curves).mean(0).filled(np.nan))
 
 
 def differences(original: Float[np.ndarray, " n"], canonized: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

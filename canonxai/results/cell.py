@@ -14,11 +14,12 @@ from typing import Any
 
 from canonxai.canonizers import Agreement, Agreements
 from canonxai.data import Excluded
+from canonxai.files import durable, write_csv
 from canonxai.metrics import Column
 from canonxai.models.evaluator import Effect
 from canonxai.results.maps import write_maps
-from canonxai.results.store import Store, durable, locked, schema_of, write_csv, writing
-from canonxai.results.summary import summarize_columns
+from canonxai.results.store import Store, locked, sample_schema, writing
+from canonxai.results.summary import summarize
 
 log = logging.getLogger(__name__)
 FILE = "cell.json"
@@ -74,7 +75,7 @@ def finish(store: Store, plan: Plan) -> dict[str, Any]:
         write_maps(store.folder, store.maps(plan.maps))
     summary = {
         **plan.about,
-        **summarize_columns(store, plan.columns),
+        **summarize(store, plan.columns),
         "excluded": len(excluded),
         "seconds": seconds,
         "images_per_second": plan.images / seconds,
@@ -105,7 +106,7 @@ def merge(folders: Sequence[Path]) -> bool:
     plan = Plan.read(folders[0])
     if any(Plan.read(folder) != plan for folder in folders[1:]):
         return False
-    first, *others = (Store(folder, schema_of(plan.columns)) for folder in folders)
+    first, *others = (Store(folder, sample_schema(plan.columns)) for folder in folders)
     if len(first.done.union(*(other.done for other in others))) < plan.batches:
         return False
     with locked(folders[0], "merge", wait=True), writing(folders[0]):

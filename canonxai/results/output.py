@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import time
 import typing
 import uuid
 from collections import Counter
@@ -21,12 +22,13 @@ from canonxai.config import build, cell_name, state
 from canonxai.data import DataModule
 from canonxai.errors import check
 from canonxai.explainer import Explainer
+from canonxai.files import durable, write_csv
 from canonxai.metrics import Metric, columns_of
 from canonxai.models.evaluator import Evaluator
 from canonxai.parallel import Share, parent
 from canonxai.results.cell import Plan, finish
 from canonxai.results.loggers import Cell, close, log_results
-from canonxai.results.store import Store, StoreWriter, durable, locked, sample_schema, write_csv, writing
+from canonxai.results.store import Store, StoreWriter, locked, sample_schema, writing
 from canonxai.results.summary import print_summary
 from canonxai.resume import complete
 from canonxai.versions import versions
@@ -57,7 +59,8 @@ class CellOutput:
         self.logger: Logger | None = None
         settings = typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
         self.cell = Cell(cfg.study, cell_name(cfg), folder, settings, (cfg.model.name, cfg.method.name, state(cfg)))
-        self.store = Store(folder, sample_schema(metrics))
+        columns = columns_of(metrics)
+        self.store = Store(folder, sample_schema(columns))
         if parent() is None and not cfg.run.resume:
             with writing(folder):
                 (folder / "summary.json").unlink(missing_ok=True)
@@ -75,7 +78,7 @@ class CellOutput:
             "together": together,
         }
         excluded = [dataclasses.astuple(entry) for entry in getattr(data.dataset, "excluded", ())]
-        self.plan = Plan(about, columns_of(metrics), data.batches, len(data.dataset), cfg.save_maps, excluded)
+        self.plan = Plan(about, columns, data.batches, len(data.dataset), cfg.save_maps, excluded)
 
     def begin(self, explainer: Explainer) -> None:
         """Writes what is known before anything is computed."""
@@ -129,8 +132,8 @@ class Session(Callback):
 
     def __init__(self, outputs: Sequence[CellOutput], cfg: DictConfig, explainer: Explainer) -> None:
         self.outputs, self.cfg, self.explainer = outputs, cfg, explainer
-        self.name, self.versions = uuid.uuid4().hex, versions()
-        self.told: dict[str, Any] = {}
+        self.name = f"{time.time_ns()}-{uuid.uuid4().hex}"  # by time, as the last one is told
+        self.versions, self.told = versions(), dict[str, Any]()
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,

@@ -6,32 +6,30 @@ the batch in flight, and goes on at the first batch that has no part. A part's n
 damaged is told and computed again. Many parts become one, so that there are never many files.
 """
 
-import csv
 import io
 import json
 import logging
-import os
 import re
 import shutil
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from canonxai.data import Batch
 from canonxai.errors import UserError
 from canonxai.explainer import Evaluation
-from canonxai.metrics import Column, Metric, columns_of
+from canonxai.files import durable, held, write_errors
+from canonxai.metrics import Column
 from canonxai.results.maps import pack
 
 log = logging.getLogger(__name__)
@@ -53,13 +51,8 @@ TYPES = {"number": pa.float64(), "curve": pa.list_(pa.float64())}
 _NAME = re.compile(r"part-(\d{8})-(\d{8})-([0-9a-f]{8})\.parquet")
 
 
-def sample_schema(metrics: Mapping[str, Metric]) -> pa.Schema:
+def sample_schema(columns: Mapping[str, Column]) -> pa.Schema:
     """The schema of ``samples.parquet``: :data:`COLUMNS` and those of the metrics, each with its description."""
-    return schema_of(columns_of(metrics))
-
-
-def schema_of(columns: Mapping[str, Column]) -> pa.Schema:
-    """The same of the columns of metrics."""
     fields = [pa.field(name, kind, metadata={"description": text}) for name, (kind, text) in COLUMNS.items()]
     for name, column in columns.items():
         fields.append(pa.field(name, TYPES[column.kind], metadata={"description": column.description}))
@@ -167,24 +160,18 @@ class Store:
             file.write(json.dumps(about).encode())
 
     def sessions(self) -> list[dict[str, Any]]:
-        """What the processes that computed the parts told of themselves."""
+        """What the processes that computed the parts told of themselves, in the order of their names."""
         return [json.loads(path.read_bytes()) for path in sorted(self.parts.glob("session-*.json"))]
 
-    def finish(self) -> int:
+    def finish(self) -> None:
         """Merges the parts into ``samples.parquet``, in the order of the batches, some at a time.
-
-        Returns:
-            The number of images.
 
         Raises:
             UserError: if a part is damaged, which is then removed.
         """
-        rows = 0
         with writing(self.folder), durable(self.path) as file, pq.ParquetWriter(file, self.schema) as writer:
             for table in self._tables():
                 writer.write_table(table.select(self.schema.names).cast(self.schema).combine_chunks())
-                rows += len(table)
-        return rows
 
     def notes(self) -> Iterator[dict[str, Any]]:
         """What was noted of each batch, in their order."""
@@ -279,37 +266,15 @@ def _merged(tables: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables(tables).replace_schema_metadata({"notes": json.dumps(notes)})
 
 
-@contextmanager
-def durable(path: Path) -> Iterator[IO[bytes]]:
-    """A file that is there, when the block ends, whole and on the disk, and not at all if the block fails."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> AbstractContextManager[None]:
     """Tells a failure to write to ``folder`` in one line."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"folder: expected to write to {str(folder)!r}, got: {error.strerror or error}. Free space and run the "
+    return write_errors(
+        lambda reason: (
+            f"folder: expected to write to {str(folder)!r}, got: {reason}. Free space and run the "
             "same command again, which goes on with what is in parts/, or choose another place by hydra.run.dir=PATH "
             "(hydra.sweep.dir in a multirun)."
-        ) from error
+        )
+    )
 
 
 @contextmanager
@@ -324,21 +289,20 @@ def locked(folder: Path, what: str, wait: bool = False) -> Iterator[None]:
     Raises:
         UserError: if another process holds it and this one does not ``wait``, or the folder cannot be written to.
     """
-    path = folder / "parts" / f".{what}.lock"  # goes with the parts when the cell is complete
-    lock = FileLock(path)
-    with writing(folder):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
+
+    def refuse() -> None:
+        if not wait:
             raise UserError(
                 f"folder: expected no other process at work on this cell, got one, in {str(folder)!r}. "
                 "Wait until it has ended; several processes share a cell by trainer.devices=N or data.shard=i/n."
-            ) from None
-    try:
+            )
+
+    path = folder / "parts" / f".{what}.lock"  # goes with the parts when the cell is complete
+    with ExitStack() as stack:
+        with writing(folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(path, refuse))
         yield
-    finally:
-        lock.release()
 
 
 class StoreWriter(Callback):
@@ -367,11 +331,3 @@ class StoreWriter(Callback):
         self.missing -= len(maps)
         note = {"seconds": (self.since - since) / self.together, "excluded": batch["excluded"]}
         self.store.write(batch["index"], outputs and outputs["columns"], note, maps)
-
-
-def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Writes a table, at once."""
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([names, *rows])
-    with durable(path) as file:
-        file.write(text.getvalue().encode())

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from canonxai.metrics import Column, Metric, columns_of
+from canonxai.metrics import Column
 from canonxai.results.statistics import Mean, mean_with_interval
 from canonxai.results.store import Store
 
@@ -16,18 +16,13 @@ from canonxai.results.store import Store
 STRATA = {"all": np.inf, "box < 50 %": 0.5, "box < 25 %": 0.25}
 
 
-def summarize(store: Store, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+def summarize(store: Store, columns: Mapping[str, Column]) -> dict[str, Any]:
     """What a complete cell says: accuracy, relevance, each metric by stratum, and mean curves.
 
     Args:
         store: a store that is finished.
-        metrics: the metrics whose columns it has.
+        columns: those of its metrics.
     """
-    return summarize_columns(store, columns_of(metrics))
-
-
-def summarize_columns(store: Store, columns: Mapping[str, Column]) -> dict[str, Any]:
-    """The same, given the columns of the metrics."""
     numbers = [name for name, column in columns.items() if column.kind == "number"]
     general = ["label", "prediction", "probability", "box_fraction", "relevance_total", "relevance_max"]
     table = {name: _floats(store.read([name])[name]) for name in general + numbers}
@@ -68,7 +63,8 @@ def _mean_curve(store: Store, name: str) -> list[float | None]:
     defined: np.ndarray | int = 0
     for batch in store.batches([name]):
         curves = np.stack(batch.column(name).to_numpy(zero_copy_only=False))
-        total, defined = total + np.nansum(curves, 0), defined + np.isfinite(curves).sum(0)
+        finite = np.isfinite(curves)
+        total, defined = total + np.where(finite, curves, 0).sum(0), defined + finite.sum(0)
     return [
         float(value / n) if n else None for value, n in zip(np.atleast_1d(total), np.atleast_1d(defined), strict=True)
     ]

@@ -339,7 +339,7 @@ def test_a_disk_without_room_is_told_before_anything_is_written(noise, caches, m
 def test_a_complete_cache_needs_no_permission_to_write(noise, caches, monkeypatch):
     expected = batches(Cached(noise, caches))
     monkeypatch.setattr(Path, "mkdir", None)
-    monkeypatch.setattr(cache, "FileLock", None)
+    monkeypatch.setattr(cache, "held", None)
     same(batches(Cached(noise, caches)), expected)
 
 

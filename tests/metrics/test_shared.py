@@ -1,14 +1,18 @@
 """What several metrics need of a batch is computed once."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from canonxai.metrics import perturbation_metric
 from canonxai.metrics.base import once_per_images, once_per_map
+from canonxai.metrics.efficient_mprt import EfficientMPRT
 from canonxai.metrics.input_perturbation import InputPerturbation
 from canonxai.metrics.insertion_deletion import InsertionDeletion
+from canonxai.metrics.parameter_randomization import ParameterRandomization
 from canonxai.metrics.region_perturbation import RegionPerturbation
 from canonxai.metrics.replacement import uniform
 from canonxai.metrics.road import Road
@@ -55,6 +59,23 @@ def test_no_order_is_sorted_twice_and_no_noise_drawn_twice(monkeypatch):
     for metric, found in zip(ALL, values, strict=True):  # as alone
         expected = metric(batch())
         assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_the_random_network_is_explained_once():
+    explained = []
+
+    def explain(*_):
+        explained.append(True)
+        return torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(len(explained)))
+
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Linear(6, 2))
+    one = replace(batch(), network=network, explain=explain)
+    metrics = [ParameterRandomization(2), EfficientMPRT(), ParameterRandomization(1, "cosine")]
+    together = {name: value for metric in metrics for name, value in metric(one).items()}
+    assert len(explained) == 2  # half random, and all of it
+    for metric in metrics[1:]:
+        explained[:] = [True]
+        assert all(torch.equal(together[name], v) for name, v in metric(replace(one)).items())
 
 
 def test_batches_share_nothing():

@@ -155,7 +155,7 @@ def test_region_perturbation(batch, size, order, output):
     regions = (SIDE // size) ** 2
     noise = torch.randn(batch.attribution.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     batch = replace(batch, attribution=batch.attribution + 1e-3 * noise)  # without equal regions
-    metric = RegionPerturbation(size, steps=regions, output=output, replacement="black")
+    metric = RegionPerturbation(size, steps=regions, fraction=1.0, output=output, replacement="black")
     reference = quantus.RegionPerturbation(
         patch_size=size, regions_evaluation=regions, order=order, perturb_baseline=0.0, normalise=False
     )

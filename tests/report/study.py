@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from canonxai.assemble import build_metrics
 from canonxai.config import CONF, cell_name, register, state
+from canonxai.metrics import columns_of
 from canonxai.results.store import Store, sample_schema
 from canonxai.results.summary import summarize
 from canonxai.versions import versions
@@ -118,11 +119,11 @@ def write_cell(
     cell = folder / (name or cell_name(cfg))
     cell.mkdir(parents=True, exist_ok=True)
     (cell / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
-    store = Store(cell, sample_schema(metrics))
+    store = Store(cell, sample_schema(columns_of(metrics)))
     store.write(0, {key: torch.tensor(np.array(value)) for key, value in {**rows, **values}.items()})
     store.finish()
     store.close()
-    computed = summarize(store, metrics)
+    computed = summarize(store, columns_of(metrics))
     for metric, direction in (higher_is_better or {}).items():
         computed["metrics"][metric]["higher_is_better"] = direction
     content = {

@@ -54,6 +54,20 @@ def test_it_lies_beside_the_cells_by_default_and_is_not_taken_for_one(study, cap
     assert f"{len(METHODS) * len(MODELS)} pairs of canonized and original maps" in capsys.readouterr().out
 
 
+def test_a_name_may_have_dots(tmp_path):
+    """As those of timm."""
+    for name in ("resnet18.a1_in1k", "resnet18.a2_in1k"):
+        for canonize in (True, False):
+            values = {"localization": np.linspace(0.2, 0.4, 8) + 0.1 * canonize}
+            write_cell(tmp_path / "study", canonize=canonize, values=values, settings={"model.name": name})
+    build_report([tmp_path / "study"], tmp_path / "out")
+    pictures = files(tmp_path / "out" / "figures")
+    for name in ("resnet18.a1_in1k", "resnet18.a2_in1k"):
+        scatter = f"scatter-localization-scenes-{name}"
+        assert {f"{scatter}.pdf", f"{scatter}.png"} <= pictures
+        assert f">{scatter}<" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_results_of_two_machines_are_one_study(tmp_path):
     for machine, canonize in (("a", True), ("b", False)):
         write_cell(tmp_path / machine, canonize=canonize, values={"localization": 0.5})

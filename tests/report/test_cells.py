@@ -80,8 +80,9 @@ def test_columns_are_in_the_order_of_the_samples_whatever_the_order_of_the_file(
 
 
 def test_null_and_infinity_are_nan(tmp_path):
-    cell = read_cell(write_cell(tmp_path, values={"localization": [0.5, np.nan, 0.25]}))
-    put("relevance_total", lambda v: [np.inf] * 3)(cell.folder)
+    folder = write_cell(tmp_path, values={"localization": [0.5, np.nan, 0.25]})
+    put("relevance_total", lambda v: [np.inf] * 3)(folder)
+    cell = read_cell(folder)
     assert pq.read_table(cell.folder / "samples.parquet")["localization"].to_pylist() == [0.5, None, 0.25]
     assert cell.column("localization").tolist() == [0.5, pytest.approx(np.nan, nan_ok=True), 0.25]
     assert np.isnan(cell.column("relevance_total")).all()

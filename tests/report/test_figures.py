@@ -197,6 +197,24 @@ def test_curves_of_shared_images_only_and_of_a_single_one(tmp_path: Path) -> Non
         assert_allclose(points.get_offsets(), [[0.2, expected]])
 
 
+def test_curves_are_over_the_images_where_a_step_is_defined(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((4, 21))
+    values[0, 3] = values[1, 3] = np.nan
+    values[:3, 7] = np.nan
+    for canonize in (False, True):
+        measured = {"input_perturbation": 0.1, "perturbation_curve": values}
+        write_cell(tmp_path, canonize=canonize, values=measured, **image_columns(4))
+    ((_, figure),) = curves.draw(read(tmp_path))
+    (axes,) = figure.axes
+    mean, n = np.nanmean(values, 0), np.isfinite(values).sum(0)
+    half = 1.96 * np.nanstd(values[:, n > 1], 0, ddof=1) / np.sqrt(n[n > 1])
+    for band, line in zip(axes.collections, axes.lines, strict=True):
+        assert_allclose(line.get_ydata(), mean)
+        drawn = {(round(x, 9), round(y, 9)) for path in band.get_paths() for x, y in path.vertices}
+        edges = np.round(np.linspace(0, 0.2, 21)[n > 1], 9), np.round([mean[n > 1] - half, mean[n > 1] + half], 9)
+        assert drawn == {(x, y) for edge in edges[1] for x, y in zip(edges[0], edge, strict=True)}
+
+
 def test_panels_wrap_and_the_lowest_have_tick_labels() -> None:
     figure, blocks = grid.panels([7, 2])
     first, second = blocks

@@ -79,8 +79,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 def path(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     Image.new("RGB", (30, 20), "red").save(folder / "forest & more.png")
-    figures = [folder / "forest & more.pdf", folder / "forest & more.png"]
-    write_html(report, folder / "below" / "report.html", figures)
+    write_html(report, folder / "below" / "report.html", [folder / "forest & more.png"])
     return folder / "below" / "report.html"
 
 

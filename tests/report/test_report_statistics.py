@@ -431,7 +431,8 @@ def test_holm_leaves_out_what_is_not_defined_and_keeps_its_place():
     assert holm([0.02, 0.02]) == [0.04, 0.04]
 
 
-def test_a_mean_curve_is_over_the_images_that_have_one():
+def test_a_mean_curve_is_at_each_step_over_the_images_where_it_is_defined():
     curves = np.array([[1.0, 2.0], [np.nan, 5.0], [3.0, 4.0]])
-    assert statistics.mean_curve(curves).tolist() == [2, 3]
-    assert np.isnan(statistics.mean_curve(curves[1:2])).all()
+    assert statistics.mean_curve(curves).tolist() == [2, 11 / 3]
+    assert statistics.mean_curve(curves[[0, 2]]).tolist() == [2, 3]
+    np.testing.assert_array_equal(statistics.mean_curve(curves[1:2]), [np.nan, 5])

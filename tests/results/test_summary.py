@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from canonxai.metrics import Column, Metric
+from canonxai.metrics import Column
 from canonxai.results.statistics import Mean, mean_with_interval
 from canonxai.results.store import Store, sample_schema
 from canonxai.results.summary import format_mean, print_summary, summarize
@@ -18,22 +18,12 @@ NAN = float("nan")
 SCORE = [1.0, 0.5, NAN, 0.25, 0.0, 0.75]
 FRACTION = [0.1, 0.25, 0.2, 0.5, 0.3, 0.9]  # two are on the edge of a stratum, and not in it
 TRACE = torch.arange(18.0, dtype=torch.float64).view(6, 3) ** 2
-
-
-class Twofold(Metric):
-    """A metric with a number and a curve, and one whose value is never defined."""
-
-    columns = {  # noqa: RUF012
-        "score": Column("a number", higher_is_better=True),
-        "never": Column("another", higher_is_better=False),
-        "trace": Column("a curve", kind="curve", axis=(0.0, 0.5, 1.0)),
-    }
-
-    def __call__(self, batch):
-        raise NotImplementedError
-
-
-METRICS = {"twofold": Twofold()}
+TRACE[2, 1] = NAN
+COLUMNS = {
+    "score": Column("a number", higher_is_better=True),
+    "never": Column("another, which is never defined", higher_is_better=False),
+    "trace": Column("a curve", kind="curve", axis=(0.0, 0.5, 1.0)),
+}
 
 
 @pytest.fixture
@@ -51,11 +41,11 @@ def summary(tmp_path):
         "never": torch.full((6,), NAN),
         "trace": TRACE,
     }
-    store = Store(tmp_path, sample_schema(METRICS))
+    store = Store(tmp_path, sample_schema(COLUMNS))
     for index, rows in enumerate((slice(0, 4), slice(4, 6))):
         store.write(index, {name: column[rows] for name, column in columns.items()})
     store.finish()
-    return summarize(store, METRICS)
+    return summarize(store, COLUMNS)
 
 
 def test_accuracy_and_relevance_are_over_all_images(summary):
@@ -87,10 +77,10 @@ def test_the_direction_of_each_metric_is_told(summary):
     assert [summary["metrics"][name]["higher_is_better"] for name in ("score", "never")] == [True, False]
 
 
-def test_the_mean_curve_is_over_all_images_of_all_parts(summary):
+def test_the_mean_curve_is_at_each_step_over_the_images_of_all_parts_where_it_is_defined(summary):
     assert summary["curves"].keys() == {"trace"}
     assert summary["curves"]["trace"]["axis"] == [0.0, 0.5, 1.0]
-    assert summary["curves"]["trace"]["mean"] == pytest.approx(TRACE.mean(0).tolist())
+    assert summary["curves"]["trace"]["mean"] == pytest.approx(TRACE.nanmean(0).tolist())
 
 
 def test_the_mean_curve_is_the_same_however_many_rows_are_read_at_once(summary, tmp_path, monkeypatch):
@@ -98,7 +88,7 @@ def test_the_mean_curve_is_the_same_however_many_rows_are_read_at_once(summary, 
     monkeypatch.setattr(Store, "batches", lambda *_: [*rows[:1].to_batches(), *rows[1:].to_batches()])
     store = Store.__new__(Store)  # without removing what is there
     store.path = tmp_path / "samples.parquet"
-    assert summarize(store, METRICS)["curves"]["trace"]["mean"] == pytest.approx(summary["curves"]["trace"]["mean"])
+    assert summarize(store, COLUMNS)["curves"]["trace"]["mean"] == pytest.approx(summary["curves"]["trace"]["mean"])
 
 
 def test_a_summary_is_strict_json(summary):

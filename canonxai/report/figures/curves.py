@@ -18,7 +18,7 @@ def draw(report: Report) -> Iterator[tuple[str, Figure]]:
     """Mean perturbation curves f(xₖ) of original and canonized maps, a panel for each model and method.
 
     They are what the study's Figure 4 averages. Bands are pointwise 95 % intervals of the mean, its value plus and
-    minus 1.96 standard errors.
+    minus 1.96 standard errors, at each step over the images where it is defined.
 
     Args:
         report: what is drawn; one picture for each kind of curve, data set and state.
@@ -57,9 +57,10 @@ def _curve(
     original: bool,
 ) -> None:
     mean, colour = mean_curve(curves), ORIGINAL if original else CANONIZED
-    curves = curves[np.isfinite(curves).all(1)]
-    if len(curves) > 1:
-        error = 1.96 * curves.std(0, ddof=1) / np.sqrt(len(curves))
+    defined = np.ma.masked_invalid(curves)
+    n = defined.count(0)
+    if (n > 1).any():
+        error = (1.96 * defined.std(0, ddof=1) / np.sqrt(n)).filled(np.nan)
         axes.fill_between(axis, mean - error, mean + error, color=colour, alpha=0.35, linewidth=0)
     style: dict[str, Any] = {"linestyle": "--", "zorder": 4} if original else {"linestyle": "-", "zorder": 3}
     axes.plot(axis, mean, color=colour, linewidth=1.5, label=label, **style)

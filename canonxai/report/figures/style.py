@@ -19,8 +19,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 def save(figure: Figure, path: Path) -> None:
     """Writes ``path.pdf`` (the same bytes for the same figure) and ``path.png``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None}, bbox_inches="tight")
-    figure.savefig(path.with_suffix(".png"), dpi=150, bbox_inches="tight")
+    figure.savefig(f"{path}.pdf", metadata={"CreationDate": None}, bbox_inches="tight")
+    figure.savefig(f"{path}.png", dpi=150, bbox_inches="tight")
 
 
 def intervals(

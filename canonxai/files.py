@@ -1,0 +1,65 @@
+"""Files that are there whole or not at all, locks that a process that dies gives back, and failures told in a line."""
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+from canonxai.errors import UserError
+
+
+@contextmanager
+def durable(path: Path) -> Iterator[IO[bytes]]:
+    """A file that is there, when the block ends, whole and on the disk, and not at all if the block fails."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a table, at once."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([names, *rows])
+    with durable(path) as file:
+        file.write(text.getvalue().encode())
+
+
+@contextmanager
+def held(path: Path, taken: Callable[[], None]) -> Iterator[None]:
+    """Holds a lock; if another process does, waits for it after a call of ``taken``, unless that raises."""
+    lock = FileLock(path)
+    with suppress(Timeout):
+        lock.acquire(timeout=0)
+    if not lock.is_locked:
+        taken()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def write_errors(message: Callable[[str], str]) -> Iterator[None]:
+    """Tells a failure to write as a :class:`UserError`, by a message that is made of its reason."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(message(error.strerror or str(error))) from error
