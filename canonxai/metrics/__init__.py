@@ -1,4 +1,4 @@
-"""Metrics of attribution maps: pure functions of a batch, which those that need further maps ask for them (`explain`)."""
+"""Metrics of attribution maps: functions of a batch; some ask for further maps by its ``explain``."""
 
 from canonxai.metrics.base import Column, Explanation, Metric, columns_of, heatmap
 
