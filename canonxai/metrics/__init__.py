@@ -1,4 +1,4 @@
-"""Metrics of attribution maps: pure functions of a batch, which those that need further maps ask for them (`explain`)."""
+"""Metrics of attribution maps: pure functions of a batch, which gives further maps to those that ask (`explain`)."""
 
 from canonxai.metrics.base import Column, Explanation, Metric, columns_of, heatmap
 
