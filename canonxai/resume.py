@@ -25,12 +25,10 @@ def complete(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None
     """
     try:
         before: Any = yaml.safe_load((folder / "config.yaml").read_text())
-        summary: Any = json.loads(read.read_text()) if (read := folder / "summary.json").is_file() else None
+        summary: Any = json.loads(path.read_text()) if (path := folder / "summary.json").is_file() else None
         is_complete = isinstance(summary, dict) and (folder / "samples.parquet").is_file()
         has_results = is_complete or any((folder / "parts").glob("part-*"))
-        first, second = (
-            {**flat(result_settings(s)), BATCH_SIZE: s["data"][BATCH_SIZE[5:]]} for s in (before, settings)
-        )
+        first, second = ({**flat(result_settings(s)), BATCH_SIZE: s["data"]["batch_size"]} for s in (before, settings))
     except FileNotFoundError:
         return None
     except (ValueError, yaml.YAMLError, AttributeError, TypeError, KeyError) as error:

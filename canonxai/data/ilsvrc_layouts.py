@@ -9,7 +9,7 @@ from pathlib import Path
 from canonxai.data.base import Excluded
 from canonxai.data.ilsvrc_classes import labels
 from canonxai.data.paths import user_path
-from canonxai.errors import check
+from canonxai.errors import UserError, check
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 #: below the root; the devkit's and the competition's archives, then torchvision's class folders or a flat folder
@@ -114,5 +114,4 @@ def _first(bases: list[Path], part: str, patterns: tuple[str, ...], suffixes: tu
         if (path.suffix == ".csv" and path.is_file()) or next(files(path, suffixes, everything, []), None) is not None:
             return path
     expected = f"a folder with {what} of ILSVRC's {part}, as {', '.join(candidates[:3])}"
-    check(False, "data.root", expected, str(bases[0]), f"Or give them as data.{what}=PATH.")
-    raise AssertionError
+    raise UserError(f"data.root: expected {expected}, got {str(bases[0])!r}. Or give them as data.{what}=PATH.")

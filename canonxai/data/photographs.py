@@ -1,7 +1,6 @@
 """Crops of two real photographs, to look at a network without a data set at hand; there is nothing to localize."""
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -54,17 +53,18 @@ class Photographs(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         index = range(self.size)[index]
         rng = np.random.default_rng((self.seed, index))
-        photograph = _photographs()[index % 2]
-        height, width, _ = photograph.shape
+        photograph = photographs()[index % 2]
+        width, height = photograph.size
         side = int(rng.uniform(SMALLEST, 1) * min(height, width))
-        top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
-        image = self.geometry.image(Image.fromarray(photograph[top : top + side, left : left + side]))
+        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+        image = self.geometry.image(photograph.crop((left, top, left + side, top + side)))
         everywhere = torch.ones(image.shape[1:], dtype=torch.bool)
         return {"sample_id": index, "image": image, "label": 0, "box": everywhere, "mask": everywhere}
 
 
 @cache
-def _photographs() -> list[Any]:
+def photographs() -> list[Image.Image]:
+    """Those of scikit-learn."""
     from sklearn.datasets import load_sample_images
 
-    return list(load_sample_images().images)
+    return [Image.fromarray(photograph) for photograph in load_sample_images().images]

@@ -15,6 +15,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from canonxai.data.base import Sample
+from canonxai.data.photographs import photographs
 from canonxai.errors import check, check_choice
 
 SPLITS = ("train", "test")
@@ -58,7 +59,7 @@ class Scenes(Dataset[Sample]):
         of_split = (np.arange(len(labels)) % 5 == 0) == (split == "test")
         self.digits = [digit for digit, chosen in zip(digits, of_split, strict=True) if chosen]
         self.labels = labels[of_split]
-        self.photos = _photographs()
+        self.photos = photographs()
 
     def __len__(self) -> int:
         return self.size
@@ -139,10 +140,3 @@ def _digits() -> tuple[list[Image.Image], NDArray[Any]]:
         digit = Image.fromarray(sharp)
         digits.append(digit.crop(digit.getbbox()))
     return digits, np.asarray(labels)
-
-
-@cache
-def _photographs() -> list[Image.Image]:
-    from sklearn.datasets import load_sample_images
-
-    return [Image.fromarray(photo) for photo in load_sample_images().images]

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from canonxai.metrics.base import Column, Explanation, Metric, heatmap
+from canonxai.metrics.similarity import scaled
 
 
 def entropy(relevance: Float[Tensor, "batch height width"]) -> Float[Tensor, " batch"]:
@@ -22,8 +23,7 @@ def entropy(relevance: Float[Tensor, "batch height width"]) -> Float[Tensor, " b
     >>> entropy(torch.tensor([[[1.0, -1.0], [0.0, 0.0]]])).exp()
     tensor([2.], dtype=torch.float64)
     """
-    values = relevance.flatten(1).double().abs()
-    values = values / values.amax(1, keepdim=True)  # so that no sum overflows
+    values = scaled(relevance.flatten(1).double().abs())  # so that no sum overflows
     entropy: Tensor = torch.special.entr(values / values.sum(1, keepdim=True)).sum(1)
     return entropy
 

@@ -5,11 +5,11 @@ The cosine distance between the channel-summed maps of one image on the canonize
     d = 1 - <R, R'> / (|R| |R'|)
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from canonxai.metrics.base import Column, Explanation, Metric, heatmap
+from canonxai.metrics.similarity import unit
 
 
 def cosine_distance(
@@ -21,18 +21,12 @@ def cosine_distance(
         In [0, 2]: 0 for maps equal up to a positive factor, 1 for orthogonal, 2 for opposite ones. NaN, that is
         undefined, where a map is zero everywhere.
 
+    >>> import torch
     >>> cosine_distance(torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.0, 2.0]]]))
     tensor([1.], dtype=torch.float64)
     """
-    first, second = (_unit(relevance.flatten(1).double()) for relevance in (first, second))
     # |a - b|^2 / 2 = 1 - <a, b> for unit vectors, without the cancellation near 0
-    return ((first - second).square().sum(1) / 2).clamp(max=2)
-
-
-def _unit(vector: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
-    vector = vector / vector.abs().amax(1, keepdim=True)  # so that no square over- or underflows
-    length: Tensor = torch.linalg.vector_norm(vector, dim=1, keepdim=True)
-    return vector / length
+    return ((unit(first) - unit(second)).square().sum((1, 2)) / 2).clamp(max=2)
 
 
 class Distance(Metric):

@@ -6,14 +6,10 @@ Wang et al., CVPR-W 2020, "Score-CAM". Their map L is non-negative by its ReLU. 
 is the inside-total ratio of ``localization``, digit for digit; it stands here for studies that report it by its name.
 """
 
-from jaxtyping import Bool, Float
-from torch import Tensor
-
-from canonxai.metrics.localization import inside_total_ratio
-from canonxai.metrics.region import RegionMetric
+from canonxai.metrics.localization import Localization
 
 
-class EnergyPointingGame(RegionMetric):
+class EnergyPointingGame(Localization):
     """The energy of the positive part of the channel-summed map."""
 
     name = "energy_pointing_game"
@@ -21,8 +17,3 @@ class EnergyPointingGame(RegionMetric):
         "positive relevance inside the {region} over all positive relevance, in [0, 1]; "
         "null where no relevance is positive or there is no object"
     )
-
-    def score(
-        self, relevance: Float[Tensor, "batch height width"], region: Bool[Tensor, "batch height width"]
-    ) -> Float[Tensor, " batch"]:
-        return inside_total_ratio(relevance, region)

@@ -15,6 +15,7 @@ from canonxai import random
 from canonxai.errors import check
 from canonxai.metrics.base import Column, Explanation, Metric, heatmap
 from canonxai.metrics.robustness import noisy_maps
+from canonxai.metrics.similarity import scaled
 from canonxai.random import Stream
 
 
@@ -43,15 +44,10 @@ class LocalLipschitz(Metric):
         shape = tuple(batch.image.shape[1:])
         names = (batch.sample_id * self.samples + copy for copy in range(self.samples))
         draws = (random.normal(batch.seed, Stream.LIPSCHITZ, name, shape) for name in names)
-        original = _scaled(heatmap(batch.attribution))
+        original = scaled(heatmap(batch.attribution))
         quotients = [
-            torch.linalg.vector_norm(_scaled(moved) - original, dim=(1, 2))
+            torch.linalg.vector_norm(scaled(moved) - original, dim=(1, 2))
             / torch.linalg.vector_norm(noise, dim=(1, 2, 3))
             for noise, moved in noisy_maps(batch, (self.noise * draw for draw in draws))
         ]
         return {"local_lipschitz": torch.stack(quotients).amax(0)}
-
-
-def _scaled(relevance: Float[Tensor, "batch height width"]) -> Float[Tensor, "batch height width"]:
-    """Over the largest absolute value; NaN where all is zero."""
-    return relevance / relevance.abs().amax((1, 2), keepdim=True)

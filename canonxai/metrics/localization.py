@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from canonxai.metrics.region import RegionMetric
+from canonxai.metrics.similarity import scaled
 
 
 def inside_total_ratio(
@@ -29,9 +30,7 @@ def inside_total_ratio(
     >>> inside_total_ratio(relevance, torch.tensor([[[True, False], [True, False]]]))
     tensor([0.7500])
     """
-    positive = relevance.clamp(min=0)
-    # dividing by the largest value first keeps the sums of huge and tiny maps within range
-    positive = positive / positive.amax((1, 2), keepdim=True)
+    positive = scaled(relevance.clamp(min=0))  # so that the sums of huge and tiny maps stay within range
     ratio = (positive * region).sum((1, 2)) / positive.sum((1, 2))
     return ratio.where(region.any(-1).any(-1), torch.nan)
 

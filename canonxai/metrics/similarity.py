@@ -29,7 +29,7 @@ def pearson(first: Float[Tensor, "batch n"], second: Float[Tensor, "batch n"]) -
 def _standard(values: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
     """Values with mean 0 and length 1; NaN where all are equal, whatever rounding makes of their mean."""
     constant = (values == values[:, :1]).all(1, keepdim=True)
-    values = values / values.abs().amax(1, keepdim=True)  # so that no square over- or underflows
+    values = scaled(values)  # so that no square over- or underflows
     values = values - values.mean(1, keepdim=True)
     length: Tensor = torch.linalg.vector_norm(values, dim=1, keepdim=True)
     return (values / length).masked_fill(constant, torch.nan)
@@ -74,10 +74,14 @@ def ssim(first: Maps, second: Maps) -> Float[Tensor, " batch"]:
 
 def unit(relevance: Maps) -> Maps:
     """Maps in float64 over their Euclidean length; NaN where all is zero."""
-    relevance = relevance.double()
-    relevance = relevance / relevance.abs().amax((1, 2), keepdim=True)  # so that no square over- or underflows
+    relevance = scaled(relevance.double())  # so that no square over- or underflows
     length: Tensor = torch.linalg.vector_norm(relevance, dim=(1, 2), keepdim=True)
     return relevance / length
+
+
+def scaled(values: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch *shape"]:
+    """Each row over its largest absolute value; NaN where all is zero."""
+    return values / values.abs().amax(tuple(range(1, values.ndim)), keepdim=True)
 
 
 SIMILARITIES = {"ssim": ssim, "cosine": cosine, "spearman": spearman}

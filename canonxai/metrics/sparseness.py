@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from canonxai.metrics.base import Column, Explanation, Metric, heatmap
+from canonxai.metrics.similarity import scaled
 
 
 def gini(relevance: Float[Tensor, "batch height width"]) -> Float[Tensor, " batch"]:
@@ -26,7 +27,7 @@ def gini(relevance: Float[Tensor, "batch height width"]) -> Float[Tensor, " batc
     values = relevance.flatten(1).double().abs().sort().values
     n = values.shape[1]
     weights = (2 * torch.arange(1, n + 1, device=values.device) - n - 1) / n
-    values = values / values[:, -1:]  # so that no sum overflows
+    values = scaled(values)  # so that no sum overflows
     return (values * weights).sum(1) / values.sum(1)
 
 

@@ -88,16 +88,17 @@ def _data(report: Report) -> dict[str, Any]:
     """What the page's script draws, as JSON."""
     methods = {method: place for place, method in enumerate(order(report.results))}
 
-    def place(row: Comparison | _Entry) -> tuple[str, str, int, str, str]:
-        return row.data, row.model, methods[row.method], row.state, row.variant
+    def place(row: Comparison | Cell, variant: str) -> tuple[str, str, int, str, str]:
+        return row.data, row.model, methods[row.method], row.state, variant
 
-    entries = sorted(_entries(report.study), key=place)
+    entries = sorted(_entries(report.study), key=lambda entry: place(entry.cell, entry.variant))
     limit = min(POINTS, POINTS_IN_ALL // max(1, len(report.study.pairs)))
     maps = _Maps(max(1, MAPS_IN_ALL // len(report.study.cells)))
     sets: dict[bytes, dict[str, Any]] = {}
     told = [
         {
-            **{key: getattr(entry, key) for key in ("data", "model", "method", "title", "state", "variant")},
+            **{key: getattr(entry.cell, key) for key in ("data", "model", "method", "title", "state")},
+            "variant": entry.variant,
             "curves": _curves(entry),
             "images": _images(entry.pair, limit, sets) if entry.pair else None,
             "maps": maps.of(entry),
@@ -106,7 +107,7 @@ def _data(report: Report) -> dict[str, Any]:
     ]
     return {
         "methods": list(methods),
-        "rows": columns(sorted(report.comparisons, key=place), Comparison),
+        "rows": columns(sorted(report.comparisons, key=lambda row: place(row, row.variant)), Comparison),
         "entries": told,
         "image_sets": list(sets.values()),
         "samples": maps.samples,
@@ -134,26 +135,6 @@ class _Entry:
     @property
     def variant(self) -> str:
         return self.pair.variant if self.pair else ""
-
-    @property
-    def data(self) -> str:
-        return self.cell.data
-
-    @property
-    def model(self) -> str:
-        return self.cell.model
-
-    @property
-    def method(self) -> str:
-        return self.cell.method
-
-    @property
-    def title(self) -> str:
-        return self.cell.title
-
-    @property
-    def state(self) -> str:
-        return self.cell.state
 
     @property
     def by_state(self) -> dict[str, Cell | None]:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 from numpy.random import default_rng
-from scipy.stats import bootstrap, norm, permutation_test, t, wilcoxon
+from scipy.stats import norm, permutation_test, t, wilcoxon
 
 from canonxai.errors import check_choice
-from canonxai.results.statistics import LEVEL, RESAMPLES
+from canonxai.results.statistics import LEVEL, RESAMPLES, bootstrap_interval
 
 TESTS = ("wilcoxon", "sign_flip")
 PERMUTATIONS, MOST_PERMUTATIONS = 9_999, 199_999
@@ -52,13 +52,10 @@ def interval_of_mean(difference: Float[np.ndarray, " n"]) -> Interval:
     if _equal(difference):
         return Interval(float(difference.mean()), float(difference.mean()))
     for method in ("BCa", "percentile"):
-        interval = bootstrap(
-            (difference,), np.mean, confidence_level=LEVEL, n_resamples=RESAMPLES, method=method,
-            batch=max(1, _DRAWS_AT_ONCE // len(difference)), rng=default_rng(0),
-        ).confidence_interval  # fmt: skip
-        if np.isfinite(interval).all():
+        interval = Interval(*bootstrap_interval(difference, method=method))
+        if np.isfinite(interval).all():  # type: ignore[arg-type]
             break
-    return Interval(float(interval.low), float(interval.high))
+    return interval
 
 
 def _equal(difference: Float[np.ndarray, " n"]) -> bool:
@@ -199,9 +196,5 @@ def interval_of_contrast(
         return Interval(None, None)
     if label is not None:
         return _by_class(label, (difference, chosen), (difference, ~chosen))
-    interval = bootstrap(
-        (difference[chosen], difference[~chosen]), lambda first, second, axis: first.mean(axis) - second.mean(axis),
-        vectorized=True, confidence_level=LEVEL, n_resamples=RESAMPLES, method="percentile",
-        batch=max(1, _DRAWS_AT_ONCE // len(difference)), rng=default_rng(0),
-    ).confidence_interval  # fmt: skip
-    return Interval(float(interval.low), float(interval.high))
+    groups = difference[chosen], difference[~chosen]
+    return Interval(*bootstrap_interval(*groups, statistic=lambda a, b, axis: a.mean(axis) - b.mean(axis)))

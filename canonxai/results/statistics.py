@@ -1,6 +1,7 @@
 """Means with bootstrap confidence intervals, scipy's."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -37,13 +38,15 @@ def mean_with_interval(values: Float[np.ndarray, " n"]) -> Mean:
     if len(defined) < 2:
         mean = float(defined[0]) if len(defined) else None
         return Mean(mean, None, None, len(defined), undefined)
+    return Mean(float(defined.mean()), *bootstrap_interval(defined), len(defined), undefined)
+
+
+def bootstrap_interval(
+    *groups: Float[np.ndarray, " _"], statistic: Callable[..., Any] = np.mean, method: str = "percentile"
+) -> tuple[float, float]:
+    """The 95 % bootstrap interval, scipy's, of a statistic of one or several groups of values, seeded."""
     interval = bootstrap(
-        (defined,),
-        np.mean,
-        confidence_level=LEVEL,
-        n_resamples=RESAMPLES,
-        batch=max(1, _DRAWS_AT_ONCE // len(defined)),
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Mean(float(defined.mean()), float(interval.low), float(interval.high), len(defined), undefined)
+        groups, statistic, vectorized=True, confidence_level=LEVEL, n_resamples=RESAMPLES, method=method,
+        batch=max(1, _DRAWS_AT_ONCE // sum(map(len, groups))), rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    return float(interval.low), float(interval.high)
