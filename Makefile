@@ -11,7 +11,7 @@ run: .venv/.run  ## install into .venv, and run one cell of the grid on the embe
 	$(BIN)/python -m canonxai method=lrp_eps model=resnet18 canonize=true
 
 paper: .venv/.run  ## the whole embedded study, 52 cells, and its report in multirun/paper/report
-	$(BIN)/python -m canonxai -m experiment=paper
+	$(BIN)/python -m canonxai -m experiment=paper hydra/launcher=processes hydra.launcher.n_jobs=2 hydra.launcher.batch_size=2
 
 test: .venv/.test  ## install into .venv, and run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile
