@@ -13,7 +13,7 @@ from pytorch_lightning import Trainer
 
 from canonxai.assemble import build_data, build_explainers, build_metrics, build_trainer, choose_devices, is_gpu
 from canonxai.callbacks import OfCell, StopAfterBatch
-from canonxai.config import check_groups, state
+from canonxai.config import cell_name, check_groups, state
 from canonxai.data import DataModule
 from canonxai.determinism import deterministic
 from canonxai.errors import UserError, check
@@ -62,6 +62,7 @@ def run_together(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any
         UserError: as :func:`run`; of a cell that failed once all others are complete.
     """
     quiet()
+    names = {folder: cell_name(cfg) for cfg, folder in cells}  # as Hydra names their folders, before defaults are added
     for cfg, _ in cells:
         check_groups(cfg)
     summaries = [complete(folder, plain(cfg)) if cfg.run.resume else None for cfg, folder in cells]
@@ -71,11 +72,11 @@ def run_together(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any
             print("complete before; run.resume=false computes it anew")
             shutil.rmtree(folder / "parts", ignore_errors=True)  # of a run that was killed at the very end
     lacking = [cell for cell, summary in zip(cells, summaries, strict=True) if summary is None]
-    computed = iter(compute(lacking) if lacking else ())
+    computed = iter(compute(lacking, names) if lacking else ())
     return [next(computed) if summary is None else summary for summary in summaries]
 
 
-def compute(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any] | None]:
+def compute(cells: Sequence[tuple[DictConfig, Path]], names: Mapping[Path, str]) -> list[dict[str, Any] | None]:
     """Computes what is lacking of cells that are not complete; else as :func:`run_together`."""
     cfgs = [cfg for cfg, _ in cells]
     cfg, is_lead = cfgs[0], parent() is None
@@ -83,18 +84,18 @@ def compute(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any] | N
     by_hand = is_lead and cfg.data.shard is not None
     check(cfg.run.resume or not by_hand, "run.resume", "true with data.shard", False, "Remove the folder.")
     metrics = build_metrics(cfg)
-    data, names = build_data(cfg, metrics)
+    data, classes = build_data(cfg, metrics)
     share, devices = Share.of(cfg.data.shard), choose_devices(cfg)
     own, *others = (share.split(rank, len(devices)) for rank in range(len(devices)))
     processes = Processes(others, [f"[{number}]" if is_gpu(cfg) else "1" for number in devices[1:]])
     with ExitStack() as stack:
         stack.enter_context(deterministic(cfg.run.deterministic))
-        explainers = build_explainers(cfgs, metrics, len(names))
+        explainers = build_explainers(cfgs, metrics, len(classes))
         trainer = build_trainer(cfg)
         if is_lead:
             for _, folder in cells:
                 stack.enter_context(locked(folder, f"shard-{share.index + 1}-of-{share.count}"))
-        outputs = [CellOutput(cfg, folder, metrics, data, len(cells)) for cfg, folder in cells]
+        outputs = [CellOutput(cfg, folder, names[folder], metrics, data, len(cells)) for cfg, folder in cells]
         if is_lead:
             for output, explainer in zip(outputs, explainers, strict=True):
                 output.begin(explainer)
@@ -110,7 +111,7 @@ def compute(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any] | N
             Session(outputs, cfg, explainers[0]),
             *(OfCell(output.writer, place) for place, output in enumerate(outputs)),
             ImageProgress(title(cfgs, own), data.images(data.todo), console),
-            OfCell(LabelCheck(len(names)), 0),
+            OfCell(LabelCheck(len(classes)), 0),
             StopAfterBatch(processes),
         ]
         trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]

@@ -79,10 +79,12 @@ def train(cfg: DictConfig) -> float:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_weights(model.cpu(), path, {})
     load_weights(model, path)  # measure what is stored, in half precision
+    noise = cfg.data.noise
     cfg.data.update(split="test", size=TEST_SIZE, seed=cfg.data.seed + 1, noise=SENSOR_NOISE)
     score = accuracy(model, normalize, build(cfg.data, "data", Data))
     recipe = {key: cfg[key] for key in ("samples", "batch_size", "learning_rate", "weight_decay")}
-    recipe |= {"optimizer": "AdamW, one-cycle schedule", "augmentation": "affine", "torch": torch.__version__}
+    recipe |= {"noise": noise, "torch": torch.__version__}
+    recipe |= {"optimizer": "AdamW, one-cycle schedule", "augmentation": "affine"}
     save_weights(
         model, path,
         {"accuracy": f"{score:.4f}", "test_size": str(TEST_SIZE), "seed": str(cfg.seed), "recipe": json.dumps(recipe)},

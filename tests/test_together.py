@@ -32,7 +32,8 @@ def test_cells_are_those_of_separate_runs(main, tmp_path, canonize):
         assert pq.read_table(other / "samples.parquet").equals(pq.read_table(folder / "samples.parquet"))
         for file in ("rules.csv", "maps.png"):
             assert (other / file).read_bytes() == (folder / file).read_bytes()
-        assert json.loads((other / "summary.json").read_text())["together"] == len(METHODS)
+        summary = json.loads((other / "summary.json").read_text())
+        assert (summary["together"], summary["cell"]) == (len(METHODS), folder.name)
 
 
 def test_a_batch_is_loaded_and_evaluated_unperturbed_once(config, tmp_path, monkeypatch):

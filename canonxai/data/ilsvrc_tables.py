@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element, SubElement
 from scipy.io import loadmat
 
 from canonxai.data.ilsvrc_classes import labels
+from canonxai.data.paths import is_file
 from canonxai.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -58,9 +59,9 @@ def ground_truth(roots: Iterable[Path]) -> dict[str, str]:
         UserError: if its files are damaged.
     """
     for folder in (root / place for root in roots for place in DEVKIT):
-        if not (folder / TRUTH).is_file():
+        if not is_file(folder / TRUTH):
             continue
-        if not (folder / "meta.mat").is_file():
+        if not is_file(folder / "meta.mat"):
             log.warning("data: %s is not used, as meta.mat, which tells what its numbers mean, is not beside it", TRUTH)
             return {}
         try:

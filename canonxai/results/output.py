@@ -18,7 +18,7 @@ from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
 from canonxai.attribution.rules import MERGED, rule_table
-from canonxai.config import build, cell_name, state
+from canonxai.config import build, state
 from canonxai.data import DataModule
 from canonxai.errors import check
 from canonxai.explainer import Explainer
@@ -47,18 +47,19 @@ class CellOutput:
     Args:
         cfg: the cell's config.
         folder: the cell's folder.
+        name: the cell's name.
         metrics: what is computed.
         data: the samples.
         together: how many cells are computed at once.
     """
 
     def __init__(
-        self, cfg: DictConfig, folder: Path, metrics: dict[str, Metric], data: DataModule, together: int
+        self, cfg: DictConfig, folder: Path, name: str, metrics: dict[str, Metric], data: DataModule, together: int
     ) -> None:
         self.cfg, self.folder, self.data = cfg, folder, data
         self.logger: Logger | None = None
         settings = typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
-        self.cell = Cell(cfg.study, cell_name(cfg), folder, settings, (cfg.model.name, cfg.method.name, state(cfg)))
+        self.cell = Cell(cfg.study, name, folder, settings, (cfg.model.name, cfg.method.name, state(cfg)))
         columns = columns_of(metrics)
         self.store = Store(folder, sample_schema(columns))
         if parent() is None and not cfg.run.resume:

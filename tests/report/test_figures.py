@@ -462,6 +462,16 @@ def test_no_label_covers_another(study: str, request: pytest.FixtureRequest) -> 
             assert (name, overlapping(figure)) == (name, [])
 
 
+@pytest.mark.parametrize("maximum, side", [((0, 0), "right"), ((15, 0), "right"), ((15, 15), "left"), ((9, 9), "left")])
+def test_the_distance_does_not_cover_the_cross(maximum: tuple[int, int], side: str) -> None:
+    heatmap = np.zeros((16, 16))
+    heatmap[maximum] = 1
+    axes = Figure().subplots()
+    heatmaps._corner(axes, 0.5, heatmap)
+    (text,) = axes.texts
+    assert text.get_horizontalalignment() == side
+
+
 def test_files_are_the_same_twice(report: Report, tmp_path: Path) -> None:
     for attempt in ("first", "second"):
         for draw in DRAWS:

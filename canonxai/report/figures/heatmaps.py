@@ -98,8 +98,9 @@ def _figure(data: str, pairs: Sequence[Pair], titles: dict[str, str], sample: in
                 if at and state == "original":
                     _heatmap(panel, _map(at[0].original, "heatmap", sample))
                 elif at:
-                    _heatmap(panel, _map(at[0].canonized, "heatmap", sample))
-                    _corner(panel, _distances(at[0], [sample])[0])
+                    heatmap = _map(at[0].canonized, "heatmap", sample)
+                    _heatmap(panel, heatmap)
+                    _corner(panel, _distances(at[0], [sample])[0], heatmap)
     label = int(_map(pairs[0].original, "label", sample))
     figure.suptitle(f"{data}, image {sample} of class {label}", fontsize=10)
     return figure
@@ -157,7 +158,10 @@ def _heatmap(axes: Axes, heatmap: Float[np.ndarray, "height width"]) -> None:
         axes.plot(x, y, "x", color="black", markersize=4.5, markeredgewidth=1, path_effects=outline, clip_on=False)
 
 
-def _corner(axes: Axes, distance: float) -> None:
+def _corner(axes: Axes, distance: float, heatmap: Float[np.ndarray, "height width"]) -> None:
+    """Tells the distance in the lower right corner, or in the left one if the maximum is there."""
     text = format_number(None if np.isnan(distance) else float(distance))
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85}
-    axes.text(0.97, 0.04, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=6, bbox=box)
+    (height, width), (y, x) = heatmap.shape, np.unravel_index(heatmap.argmax(), heatmap.shape)
+    place, side = (0.03, "left") if y > height / 2 and x > width / 2 else (0.97, "right")
+    axes.text(place, 0.04, text, transform=axes.transAxes, ha=side, va="bottom", fontsize=6, bbox=box)
