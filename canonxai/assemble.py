@@ -70,7 +70,6 @@ def build_canonizer(cfg: DictConfig) -> Canonizer:
 def build_explainers(cfgs: Sequence[DictConfig], metrics: dict[str, Metric], outputs: int) -> list[Explainer]:
     """The network, the canonizer and each method, ready to explain batches."""
     cfg = cfgs[0]
-    check(0 <= cfg.seed < 2**63, "seed", "an integer >= 0, < 2^63", cfg.seed)
     check_choice("precision", cfg.precision, PRECISIONS)
     canonizer, options = None, {}
     if cfg.canonize:

@@ -80,6 +80,7 @@ def compute(cells: Sequence[tuple[DictConfig, Path]], names: Mapping[Path, str])
     """Computes what is lacking of cells that are not complete; else as :func:`run_together`."""
     cfgs = [cfg for cfg, _ in cells]
     cfg, is_lead = cfgs[0], parent() is None
+    check(0 <= cfg.seed < 2**63, "seed", "an integer >= 0, < 2^63", cfg.seed)
     check(cfg.save_maps >= 0, "save_maps", "an integer >= 0", cfg.save_maps)
     by_hand = is_lead and cfg.data.shard is not None
     check(cfg.run.resume or not by_hand, "run.resume", "true with data.shard", False, "Remove the folder.")

@@ -38,7 +38,11 @@ def heeded() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    free = (signal.SIG_DFL, signal.default_int_handler)  # others are a launcher's, which makes its jobs go on by them
+    free = (
+        signal.SIG_DFL,
+        signal.SIG_IGN,
+        signal.default_int_handler,
+    )  # others are a launcher's, which makes its jobs go on by them
     before = {number: signal.signal(number, _receive) for number in SIGNALS if signal.getsignal(number) in free}
     try:
         yield

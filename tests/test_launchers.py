@@ -12,12 +12,20 @@ import pytest
 from omegaconf import OmegaConf
 
 from canonxai.run import run
+from canonxai.targets import ENVIRONMENT, allow
 from tests import slurm
 from tests.conftest import ROOT
 from tests.killed import results
 from tests.tiny import CELL
 
 METHODS = ("ixg", "gradient")
+
+
+@pytest.fixture(autouse=True)
+def allowed(monkeypatch):
+    """What the command line allows where these cells are computed in this process."""
+    monkeypatch.setenv(ENVIRONMENT, "")
+    allow(CELL)
 
 
 @pytest.fixture
@@ -148,7 +156,7 @@ def test_a_config_of_a_stranger_gives_a_launcher_no_commands(cli, tmp_path, text
     (tmp_path / "experiment/evil.yaml").write_text(
         f"# @package _global_\ndefaults: [override /hydra/launcher: submitit_slurm]\nhydra: {{{text}}}\n"
     )
-    done = cli("-m", f"--config-dir={tmp_path}", "+experiment=evil", "method=ixg,gradient")
+    done = cli("-m", f"--config-dir={tmp_path}", "experiment=evil", "method=ixg,gradient")
     assert done.returncode == 1
     assert "hydra.launcher." in done.stderr and "command line" in done.stderr
 
