@@ -38,11 +38,8 @@ def heeded() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    free = (
-        signal.SIG_DFL,
-        signal.SIG_IGN,
-        signal.default_int_handler,
-    )  # others are a launcher's, which makes its jobs go on by them
+    # other handlers are a launcher's, which makes its jobs go on by them
+    free = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
     before = {number: signal.signal(number, _receive) for number in SIGNALS if signal.getsignal(number) in free}
     try:
         yield

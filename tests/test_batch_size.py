@@ -94,7 +94,6 @@ def test_other_sizes_are_refused(size):
 
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_every_step_is_given_samples_and_steps_as_indices(size):
-    scores = every_step(
-        lambda sample, step: torch.stack([sample, step], 1).double(), 5, 9, BatchSize(size), torch.device("cpu")
-    )
+    batch_size, device = BatchSize(size), torch.device("cpu")
+    scores = every_step(lambda sample, step: torch.stack([sample, step], 1).double(), 5, 9, batch_size, device)
     assert scores.tolist() == [[[sample, step] for step in range(9)] for sample in range(5)]
