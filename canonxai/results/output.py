@@ -41,6 +41,20 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return typing.cast("dict[str, Any]", yaml.safe_load(OmegaConf.to_yaml(cfg, resolve=True)))
 
 
+def described(cfg: DictConfig, name: str) -> dict[str, Any]:
+    """What a summary says of its cell, before any result."""
+    return {
+        "study": cfg.study,
+        "cell": name,
+        "data": cfg.data.name,
+        "model": cfg.model.name,
+        "method": cfg.method.name,
+        "title": cfg.method.title,
+        "canonize": cfg.canonize,
+        "state": state(cfg),
+    }
+
+
 class CellOutput:
     """What one cell writes.
 
@@ -67,17 +81,7 @@ class CellOutput:
                 (folder / "summary.json").unlink(missing_ok=True)
             self.store.clear()
         self.writer = StoreWriter(self.store, cfg.save_maps, together)
-        about = {
-            "study": cfg.study,
-            "cell": self.cell.name,
-            "data": cfg.data.name,
-            "model": cfg.model.name,
-            "method": cfg.method.name,
-            "title": cfg.method.title,
-            "canonize": cfg.canonize,
-            "state": state(cfg),
-            "together": together,
-        }
+        about = {**described(cfg, name), "together": together}
         excluded = [dataclasses.astuple(entry) for entry in getattr(data.dataset, "excluded", ())]
         self.plan = Plan(about, columns, data.batches, len(data.dataset), cfg.save_maps, excluded)
 

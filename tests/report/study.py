@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from canonxai.assemble import build_metrics
 from canonxai.config import CONF, cell_name, register, state
 from canonxai.metrics import columns_of
+from canonxai.results.output import described
 from canonxai.results.store import Store, sample_schema
 from canonxai.results.summary import summarize
 from canonxai.versions import versions
@@ -127,14 +128,7 @@ def write_cell(
     for metric, direction in (higher_is_better or {}).items():
         computed["metrics"][metric]["higher_is_better"] = direction
     content = {
-        "study": cfg.study,
-        "cell": cell_name(cfg),
-        "data": cfg.data.name,
-        "model": cfg.model.name,
-        "method": cfg.method.name,
-        "title": cfg.method.title,
-        "canonize": cfg.canonize,
-        "state": state(cfg),
+        **described(cfg, cell_name(cfg)),
         **computed,
         "agreement": _agreement(images) if state(cfg) != "original" else None,
         "seconds": 2.0,
