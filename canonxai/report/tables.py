@@ -17,9 +17,10 @@ TYPES: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float | None
 
 
 def write_tables(report: Report, folder: Path) -> None:
-    """Writes ``results``, ``comparison`` and ``claims`` as Parquet and CSV, the study's table as LaTeX and Markdown.
+    """Writes ``results``, ``comparison`` and ``claims`` as Parquet, CSV and LaTeX, and the study's table as Markdown.
 
-    ``results`` is tidy, one row a cell x metric x stratum; ``comparison`` has one a pair x metric x stratum.
+    ``results`` is tidy, one row a cell x metric x stratum; ``comparison`` has one a pair x metric x stratum, of which
+    LaTeX and Markdown show the study's; LaTeX's ``claims`` has one row a claim.
     """
     tables = {
         "results": _table(report.results, Result),
@@ -29,11 +30,19 @@ def write_tables(report: Report, folder: Path) -> None:
     for name, table in tables.items():
         pq.write_table(table, folder / f"{name}.parquet")
         pa.csv.write_csv(table, folder / f"{name}.csv")
-    (folder / "comparison.tex").write_text(latex(report))
+    answers = [(a.name, a.text, a.verdict.value, a.figures) for a in report.answers]
+    texts = {
+        "results": longtable("lllllllrrrrrr", RESULTS, [[getattr(row, c) for c in RESULTS] for row in report.results]),
+        "comparison": latex(report),
+        "claims": longtable("lp{6cm}lp{6cm}", ["claim", "text", "verdict", "figures"], answers),
+    }
+    for name, text in texts.items():
+        (folder / f"{name}.tex").write_text(text)
     (folder / "comparison.md").write_text(markdown(report))
 
 
 _CLAIMS = "claim text claim_verdict claim_figures network method metric verdict figures"
+RESULTS = [field.name for field in fields(Result) if field.name != "title"]  #: columns of LaTeX's ``results``
 CLAIMS = pa.schema([(name, pa.string()) for name in _CLAIMS.split()])
 
 
@@ -105,6 +114,19 @@ def latex(report: Report) -> str:
     return "\n".join(lines)
 
 
+def longtable(spec: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Any table with longtable and booktabs, over as many pages as it takes; ``--`` where there is no value."""
+    head = " & ".join(map(_tex, columns)) + r" \\"
+    lines = ["% needs \\usepackage{booktabs,longtable}", rf"\begin{{longtable}}{{{spec}}}", r"\toprule", head]
+    lines += [r"\midrule", r"\endhead"]
+    lines += [" & ".join("--" if value is None else _tex(_text(value)) for value in row) + r" \\" for row in rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{longtable}", ""])
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 def _latex_cell(row: Comparison | None, marks: dict[str, str]) -> str:
     if row is None or row.difference is None:
         return "--"
@@ -124,6 +146,7 @@ _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "ε": r"$\varepsilon$", "α": r"$\alpha$", "β": r"$\beta$",
     "γ": r"$\gamma$", "μ": r"$\mu$", "×": r"$\times$", "⁺": "$^+$", "♭": r"$\flat$", "→": r"$\to$",
+    "<": r"\textless{}", ">": r"\textgreater{}", "–": "--",
 }  # fmt: skip
 
 

@@ -15,8 +15,8 @@ from canonxai.report.build import build_report, print_report
 from tests.report.study import METHODS, MODELS, write_cell, write_study
 
 FILES = {
-    "report.html", "figures", "results.parquet", "results.csv", "comparison.parquet", "comparison.csv",
-    "comparison.tex", "comparison.md", "claims.parquet", "claims.csv",
+    "report.html", "figures", "results.parquet", "results.csv", "results.tex", "comparison.parquet", "comparison.csv",
+    "comparison.tex", "comparison.md", "claims.parquet", "claims.csv", "claims.tex",
 }  # fmt: skip
 MULTIRUN = ("-m", "method=gradient,lrp_eps", "canonize=true,false", "data.size=8", "trainer=cpu", "save_maps=2")
 

@@ -86,9 +86,26 @@ def test_latex_has_the_differences_and_their_intervals(report):
     assert all(ord(character) < 128 for character in text)
 
 
+@pytest.mark.parametrize("name", ["results", "claims"])
+def test_latex_has_every_row_of_a_table(report, folder, name):
+    text = (folder / f"{name}.tex").read_text()
+    spec = re.search(r"begin{longtable}{(.*)}", text)[1]
+    lines = [line.removesuffix(r" \\") for line in text.splitlines() if line.endswith(r"\\")]
+    head, *rows = [re.split(r"(?<!\\) & ", line) for line in lines]
+    assert {len(row) for row in [head, *rows]} == {len(re.sub(r"{.*?}", "", spec))}
+    assert all(ord(character) < 128 for character in text) and "U+" not in text
+    if name == "claims":
+        assert [row[0::2] for row in rows] == [[a.name, a.verdict.value] for a in report.answers]
+    else:
+        means = dict(zip(head, zip(*rows, strict=True), strict=True))["mean"]
+        assert means == tuple("--" if row.mean is None else f"{row.mean:.6g}" for row in report.results)
+        assert {row[head.index("stratum")] for row in rows} >= {"all", r"box \textless{} 25 \%"}
+
+
 def test_names_of_strangers_are_escaped_in_latex():
     assert _tex(r"50 % of a_b & \input{x} $#^~") == (
         r"50 \% of a\_b \& \textbackslash{}input\{x\} \$\#\textasciicircum{}\textasciitilde{}"
     )
     assert _tex("a\n\n\x07b 中é") == r"a b \texttt{U+4E2D}\texttt{U+00E9}"
+    assert _tex("a < b > c") == r"a \textless{} b \textgreater{} c"
     assert _tex("LRP-ε,α2β1,♭") == r"LRP-$\varepsilon$,$\alpha$2$\beta$1,$\flat$"
