@@ -278,14 +278,22 @@ def test_heatmaps_crosses_and_distances(report: Report, sample: int) -> None:
             assert_array_equal(maps_of(panel), drawn)
             limit = np.abs(drawn).max()
             assert panel.images[0].get_clim() == (-limit, limit)
-            assert panel.images[0].cmap(1.0)[:3] == (1, 0, 0)
-            assert panel.images[0].cmap(0.0)[:3] == (0, 0, 1)
+            assert panel.images[0].get_cmap() == heatmaps.RELEVANCE
             (cross,) = panel.lines
             (x,), (y,) = np.asarray(cross.get_data())
             assert drawn[int(y), int(x)] == drawn.max()
             assert (cross.get_marker(), cross.get_color()) == ("x", "black")
             distance = cosine(original.ravel().astype(float), canonized.ravel().astype(float))
             assert names(panel.texts) == ([] if state == "original" else [f"{distance:.3f}"])
+
+
+def test_the_sign_of_relevance_can_be_read_in_grey_print() -> None:
+    red, green, blue, _ = heatmaps.RELEVANCE(np.linspace(0, 1, 255)).T
+    grey = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
+    assert (np.diff(grey) > 0).all()
+    assert min(grey[127] - grey[0], grey[254] - grey[127]) > 0.2
+    assert red[127] == green[127] == blue[127]
+    assert (red[128:] > blue[128:]).all() and (blue[:127] > red[:127]).all()
 
 
 def test_the_most_different_samples_are_drawn(report: Report) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped, UInt8
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
@@ -19,13 +20,17 @@ from canonxai.report.figures import grid
 from canonxai.report.report import Report, format_number
 
 SIDE = 0.8  #: of a map, in inches
+#: blue to red through grey, ever lighter: the sign can be read in grey print and by the colour-blind
+_BLUE_TO_RED = ["#00145c", "#1d56c8", "#949494", "#ff8f6b", "#ffece0"]
+RELEVANCE = LinearSegmentedColormap.from_list("relevance", _BLUE_TO_RED, N=255)  # odd: zero is the middle one
 
 
 def draw(report: Report, samples: Sequence[int] | None = None, count: int = 3) -> Iterator[tuple[str, Figure]]:
     """Grids of heatmaps, models and states x methods, as the study's Figure 2.
 
-    The first column is the image with its box. Red speaks for the class, blue against it, each map on its own scale; a
-    cross marks its maximum. In the corner of a canonized map is its cosine distance to the original one.
+    The first column is the image with its box. Light and red speaks for the class, dark and blue against it, grey is
+    zero, each map on its own scale; a cross marks its maximum. In the corner of a canonized map is its cosine distance
+    to the original one.
 
     Args:
         report: what is drawn; one picture for each sample of the same data settings. Only cells with ``maps.npz`` take
@@ -150,7 +155,7 @@ def _image(axes: Axes, image: UInt8[np.ndarray, "3 height width"], box: Bool[np.
 
 def _heatmap(axes: Axes, heatmap: Float[np.ndarray, "height width"]) -> None:
     limit = np.abs(heatmap).max() or 1.0
-    axes.imshow(heatmap, cmap="bwr", vmin=-limit, vmax=limit)
+    axes.imshow(heatmap, cmap=RELEVANCE, vmin=-limit, vmax=limit)
     axes.spines[:].set(visible=True, color="0.6", linewidth=0.5)
     if heatmap.any():
         y, x = np.unravel_index(heatmap.argmax(), heatmap.shape)
