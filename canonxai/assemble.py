@@ -16,13 +16,14 @@ from canonxai.config import Data, build
 from canonxai.config import Method as MethodSchema
 from canonxai.data import DataModule
 from canonxai.data.cache import Cached
+from canonxai.data.classes import read_names
 from canonxai.errors import UserError, check, check_choice
 from canonxai.explainer import Explainer
 from canonxai.memo import OriginalMaps
 from canonxai.metrics import Metric
 from canonxai.models.build import build_network
 from canonxai.models.evaluator import Evaluator
-from canonxai.models.labels import output_names, outputs_of_labels
+from canonxai.models.labels import outputs_of_labels
 from canonxai.models.normalization import Normalization
 from canonxai.parallel import devices_of
 
@@ -49,7 +50,7 @@ def build_data(cfg: DictConfig, metrics: Mapping[str, Metric]) -> tuple[DataModu
         log.warning("metric: the data has boxes alone, so region=mask evaluates the boxes")
     if cfg.data.cache is not None:
         dataset = Cached(dataset, cfg.data.cache, cfg.data.num_workers)
-    names = dataset.classes if cfg.model.classes is None else output_names(cfg.model.classes)
+    names = dataset.classes if cfg.model.classes is None else read_names("model.classes", cfg.model.classes)
     outputs = outputs_of_labels(names, dataset.classes, getattr(dataset, "class_ids", None))
     return DataModule(dataset, cfg.data.batch_size, cfg.data.num_workers, cfg.data.on_error, outputs), names
 

@@ -2,11 +2,26 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TypeAlias
 
+from canonxai.data.paths import user_path
 from canonxai.errors import UserError, check
 
 Classes: TypeAlias = str | int | Sequence[str | int]  #: as a config names them; ``all``, one, or several
+
+
+def read_names(argument: str, names: str | Sequence[str | int], base: Path = Path()) -> list[str]:
+    """Names in their order: given as a list, or as a file with a name a line, sought from ``base`` on.
+
+    Raises:
+        UserError: if the file does not exist.
+    """
+    if isinstance(names, str):
+        file = base / user_path(names)
+        check(file.is_file(), argument, "a list, or an existing file with a name a line", str(file))
+        names = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return [str(name).strip() for name in names]
 
 
 def chosen_labels(classes: Classes, names: Sequence[str]) -> list[int]:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from canonxai.data.base import Excluded
+from canonxai.data.classes import read_names
 from canonxai.data.coco import decode_mask, read_instances
 from canonxai.data.evaluations import checked_size, evaluation
 from canonxai.data.geometry import UNKNOWN, Box, Geometry
@@ -86,11 +87,7 @@ def _names(base: Path, classes: str | Sequence[str | int] | None) -> list[str] |
     """The class names that were given."""
     if classes is None:
         return None
-    if isinstance(classes, str):
-        file = base / user_path(classes)
-        check(file.is_file(), "data.classes", "a list, or an existing file with a name a line", str(file))
-        classes = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    names = [str(name).strip() for name in classes]
+    names = read_names("data.classes", classes, base)
     check(len(names) == len(set(names)) > 0, "data.classes", "distinct names, at least one", names)
     return names
 

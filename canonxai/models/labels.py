@@ -8,7 +8,6 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,19 +20,6 @@ from canonxai.errors import UserError, check
 log = logging.getLogger(__name__)
 LEVEL = 0.01  #: of the test against chance
 OTHERS = 10  #: so many images of other classes than the commonest say something
-
-
-def output_names(classes: str | Sequence[str | int]) -> list[str]:
-    """``model.classes`` as a list: given as such, or as a file with a name a line.
-
-    Raises:
-        UserError: if the file does not exist.
-    """
-    if not isinstance(classes, str):
-        return [str(name) for name in classes]
-    path = Path(classes)
-    check(path.is_file(), "model.classes", "a list of names, or an existing file with a name a line", classes)
-    return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
 
 
 def outputs_of_labels(

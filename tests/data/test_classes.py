@@ -2,7 +2,7 @@
 
 import pytest
 
-from canonxai.data.classes import chosen_labels
+from canonxai.data.classes import chosen_labels, read_names
 from canonxai.errors import UserError
 
 NAMES = ["cat", "Bull Terrier", "dog", "3", "Polish", "polish", "bat", "bat"]
@@ -42,3 +42,13 @@ def test_classes_are_chosen_by_name_or_index(classes, labels):
 def test_a_mistake_is_told_with_what_is_near(classes, message):
     with pytest.raises(UserError, match=f"data.classes: .*{message}"):
         chosen_labels(classes, NAMES)
+
+
+def test_names_come_from_a_list_or_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "names.txt").write_text("\ufeffcat\ndog\n\n", encoding="utf-8")
+    for given in (str(tmp_path / "names.txt"), "~/names.txt", ["cat", "dog"]):
+        assert read_names("data.classes", given) == ["cat", "dog"]
+    assert read_names("data.classes", "names.txt", tmp_path) == ["cat", "dog"]
+    with pytest.raises(UserError, match=r"^model\.classes: .*existing file.*got 'no\.txt'"):
+        read_names("model.classes", "no.txt")

@@ -39,9 +39,11 @@ def painted(geometry, size, box):
 
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("square", SQUARES)
-@pytest.mark.parametrize("size", SIZES)
-def test_a_box_is_where_it_was_painted(size, square, fit):
-    geometry = Geometry(*square, fit)
+@pytest.mark.parametrize(
+    ("interpolation", "size"), [("bilinear", size) for size in SIZES] + [("bicubic", size) for size in SIZES[::3]]
+)
+def test_a_box_is_where_it_was_painted(interpolation, size, square, fit):
+    geometry = Geometry(*square, fit, interpolation)
     for box in boxes(size):
         expected = painted(geometry, size, box)
         assert torch.equal(geometry.boxes([box], size), expected)

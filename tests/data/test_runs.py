@@ -1,12 +1,16 @@
 """The command line over a small tree of each layout, with untrained full-width networks at 224 x 224."""
 
+import csv
 import json
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from torchvision.models import get_model
+from torch import nn
+from torchvision.models import get_model, vit_b_16
 
+from canonxai.attribution.rules import GRADIENT
 from tests.data import test_coco, test_folder, test_imagenet, test_imagenet_s, test_voc
 
 CELL = [
@@ -83,3 +87,24 @@ def test_a_cell_runs_on_every_layout(main, tmp_path, tree, region):
     assert "${" not in (cell / "config.yaml").read_text()
     boxes_alone = region == "mask" and tree in ("voc, boxes", "folder", ILSVRC[0])
     assert ("region=mask evaluates the boxes" in (cell / "canonxai.log").read_text()) == boxes_alone
+
+
+def test_a_vision_transformer_gets_its_rules_and_a_map(main, tmp_path):
+    torch.manual_seed(0)
+    model = vit_b_16()
+    nn.init.normal_(model.heads.head.weight, std=0.02)  # torchvision's begins as zero
+    torch.save(model.half().state_dict(), tmp_path / "own.pt")
+    (tmp_path / "data").mkdir()
+    (root,) = ilsvrc(next(iter(test_imagenet.LAYOUTS)))(tmp_path / "data")
+    weights = ["model.net.weights=null", f"model.checkpoint={tmp_path}/own.pt"]
+    overrides = ["method=lrp_eps_plus", "model=vit_b_16", "canonize=true", "data=imagenet", root, *weights]
+    main(*CELL[1:3], *overrides, "data.max_samples=1", "data.num_workers=0", "canonizer.verify=1")
+    (cell,) = (tmp_path / "multirun" / "default").iterdir()
+    with (cell / "rules.csv").open(newline="") as file:
+        layers = list(csv.DictReader(file))
+    norms = [layer["rule"] for layer in layers if layer["type"] == "LayerNorm"]
+    assert len(norms) == 25 and len(set(norms)) == 1 and norms[0] != GRADIENT
+    assert "MultiheadAttention" not in {layer["type"] for layer in layers}  # but what it consists of
+    heatmap = np.load(cell / "maps.npz")["heatmap"]
+    assert heatmap.shape == (1, 224, 224) and np.isfinite(heatmap).all()
+    assert heatmap.std() > 1e-3 * abs(heatmap).max()

@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from canonxai.data.ilsvrc_classes import NAMES, labels
 from canonxai.errors import UserError
-from canonxai.models.labels import LabelCheck, is_chance, output_names, outputs_of_labels
+from canonxai.models.labels import LabelCheck, is_chance, outputs_of_labels
 
 WNIDS = list(labels())
 
@@ -48,13 +48,6 @@ def test_a_name_of_two_labels_is_refused_and_their_ids_are_not():
     with pytest.raises(UserError, match="'crane' is the name of several classes"):
         outputs_of_labels(["crane", "cat"], classes, ids)
     assert outputs_of_labels(["n03126707", "cat", "n02012849"], classes, ids) == [2, 1, 0]
-
-
-def test_names_come_from_a_list_or_a_file(tmp_path):
-    (tmp_path / "names.txt").write_text("\ufeffcat\ndog\n\n", encoding="utf-8")
-    assert output_names(str(tmp_path / "names.txt")) == output_names(["cat", "dog"]) == ["cat", "dog"]
-    with pytest.raises(UserError, match=r"^model\.classes: .*existing file.*got 'no\.txt'"):
-        output_names("no.txt")
 
 
 @pytest.mark.parametrize("images", [10, 64, 100])
