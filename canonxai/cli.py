@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from canonxai.config import CONF, register
-from canonxai.errors import UserError
+from canonxai.errors import UserError, conversion
 from canonxai.parallel import parent
 from canonxai.report.callback import report_pending
 from canonxai.signals import Interrupted, heeded
@@ -100,7 +100,7 @@ def message(error: BaseException) -> str:
     if _RESOLVING in first:  # a mistake that was found while a value of the config was computed
         return first.partition(_RESOLVING)[2]
     if isinstance(error, OmegaConfBaseException) and error.full_key:
-        return f"{error.full_key}: {first}. See --cfg job for all keys and their values."
+        return f"{error.full_key}: {conversion(first).rstrip('.')}. See --cfg job for all keys and their values."
     return " ".join(f"{first} {rest}".split())
 
 

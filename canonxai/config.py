@@ -29,7 +29,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from canonxai.errors import UserError
+from canonxai.errors import UserError, conversion
 from canonxai.models.preprocessing import Preprocessing
 
 _here = Path(__file__).resolve().parent
@@ -357,8 +357,11 @@ def _assign(typed: DictConfig, key: str, value: Any, name: str) -> None:
         OmegaConf.update(typed, key, value, merge=True)
     except OmegaConfBaseException as error:
         reason = str(error).partition("\n")[0].rstrip(".")
-        hint = f" Write a list as {name}=[{value}]." if "is not a ListConfig" in reason else ""
-        raise UserError(f"{name}: {reason}, got {value!r}.{hint}") from error
+        told = conversion(reason)
+        if told == reason:
+            hint = f" Write a list as {name}=[{value}]." if "is not a ListConfig" in reason else ""
+            told = f"{reason}, got {value!r}.{hint}"
+        raise UserError(f"{name}: {told}") from error
 
 
 def _structured(arguments: list[tuple[str, Any, Any]]) -> DictConfig:

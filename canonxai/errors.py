@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable, Collection
 from typing import Any
@@ -20,6 +21,22 @@ def check(condition: bool, argument: str, expected: str, got: Any, hint: str = "
 def check_choice(argument: str, got: Any, choices: Collection[Any]) -> None:
     """Raises a :class:`UserError` that names the choices unless ``got`` is one of them."""
     check(got in choices, argument, f"one of {', '.join(map(str, choices))}", got)
+
+
+_CONVERSION = re.compile(
+    r"Value '(?P<got>.*)' (of type .* could not be converted to (?P<kind>\w+)|is not a valid bool).*"
+)
+_KINDS = {None: "true or false", "Float": "a number", "Integer": "an integer", "String": "a text"}
+
+
+def conversion(reason: str) -> str:
+    """OmegaConf's reason why a value has a wrong type, in the project's form; any other as it is.
+
+    >>> conversion("Value 'abc' of type 'str' could not be converted to Float")
+    "expected a number, got 'abc'."
+    """
+    match = _CONVERSION.fullmatch(reason)
+    return f"expected {_KINDS.get(match['kind'], match['kind'])}, got {match['got']!r}." if match else reason
 
 
 def told(main: Callable[[list[str] | None], None]) -> Callable[[list[str] | None], int]:

@@ -29,8 +29,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises errors of any kind
-        unsafe = isinstance(error, pickle.UnpicklingError)
-        reason = "it holds more than tensors, or is damaged" if unsafe else str(error).strip().partition("\n")[0]
+        said = str(error).strip().partition("\n")[0]
+        unclear = isinstance(error, pickle.UnpicklingError) or " " not in said  # as a KeyError's "105"
+        reason = "it holds more than tensors, or is damaged" if unclear else said
         raise UserError(
             f"model.checkpoint: expected a safetensors file or a state dict, got {str(path)!r}, "
             f"which cannot be read ({reason}). Save one with torch.save(model.state_dict(), path)."

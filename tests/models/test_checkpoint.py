@@ -104,9 +104,8 @@ def test_a_damaged_file_is_refused(name, damage, tmp_path):
     path = tmp_path / name
     SAVE[name](network().state_dict(), path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(
-        UserError, match=r"^model\.checkpoint: expected a safetensors file or a state dict, got .*cannot be"
-    ):
+    told = r"^model\.checkpoint: expected a safetensors file or a state dict, got .*cannot be read \(.+ .+\)\. Save one"
+    with pytest.raises(UserError, match=told):
         load_weights(network(), path)
 
 
