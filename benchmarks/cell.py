@@ -1,7 +1,8 @@
 """Where the time of a cell and of a small study goes, as shares of the time after start-up.
 
 Each is the command line in a fresh process, watched by :mod:`benchmarks.parts`. A part has two shares: what the network
-takes, forwards and backwards, and the rest, which is canonxai's own. VGG-16 in its full width is measured on a GPU
+takes, forwards and backwards, and the rest, which is canonxai's own. The first cell is the README's, in which the fixed
+costs of some seconds rule; the others have more images, as a study's. VGG-16 in its full width is measured on a GPU
 alone; on a CPU a forward of it takes eight times as long as one of ResNet18, and all else as long.
 """
 
@@ -60,7 +61,7 @@ def runs(settings: Settings) -> dict[str, list[str]]:
     if settings.quick:
         few = ["data.size=4", "save_maps=1", "metric.input_perturbation.steps=2", "method=gradient,lrp_eps"]
         return {"embedded study": ["-m", METRICS, "canonize=true", *few]}
-    size, images = settings.size(4, 128, 256), settings.size(4, 12, 256)
+    size, images, many = settings.size(4, 128, 256), settings.size(4, 48, 256), settings.size(4, 2048, 8192)
     study = ["-m", METRICS, f"data.size={size}", "method=gradient,lrp_eps", "canonize=true,false"]
     networks = {"resnet18": "resnet", "vgg16_bn": "vgg"} if settings.is_gpu else {"resnet18": "resnet"}
     full = {
@@ -70,7 +71,8 @@ def runs(settings: Settings) -> dict[str, list[str]]:
         ]
         for name, canonizer in networks.items()
     }  # fmt: skip
-    return {"embedded cell": cell, **full, "embedded study": study}
+    return {"embedded cell": cell, f"embedded cell, {many} images": [*cell, f"data.size={many}"], **full,
+            "embedded study": study}  # fmt: skip
 
 
 def seconds_by_part(folder: Path, arguments: list[str]) -> Shares:
