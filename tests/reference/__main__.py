@@ -1,0 +1,68 @@
+"""Writes ``docs/references.md``: ``python -m tests.reference``, or ``make references``."""
+
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+from tests.reference import (
+    methods_captum,
+    methods_formulas,
+    methods_zennit,
+    metrics_loops,
+    metrics_quantus,
+    statistics,
+)
+from tests.reference.comparison import Comparison
+
+PATH = Path(__file__).parent.parent.parent / "docs" / "references.md"
+LIBRARIES = ("zennit", "captum", "quantus", "scipy", "scikit-learn", "scikit-image", "torch", "numpy")
+PARTS = {
+    "Methods": [*methods_zennit.COMPARISONS, *methods_captum.COMPARISONS, *methods_formulas.COMPARISONS],
+    "Metrics": [*metrics_quantus.COMPARISONS, *metrics_loops.COMPARISONS],
+    "Statistics": [*statistics.COMPARISONS],
+}
+MISSING = {"Methods": ("Captum", methods_captum.MISSING), "Metrics": ("Quantus", metrics_quantus.MISSING)}
+HEADER = """# References
+
+Written by `make references`; the tests compute each row again, and hold it against what is allowed and against this
+table. Everything is computed in float64 on small networks and images, several cases in a row. The *largest
+difference* is that of all values of all cases, relative to the reference's largest value of the case; 0 is equal to
+the bit. What a note says was done, so that both sides compute the same, is where their definitions differ."""
+
+
+def table(comparisons: list[Comparison], differences: list[float]) -> list[str]:
+    """The rows of a part."""
+    rows = sorted(zip(comparisons, differences, strict=True), key=lambda row: row[0].subject)
+    return [
+        "| what | compared with | largest difference | allowed | note |",
+        "| --- | --- | ---: | ---: | --- |",
+        *(
+            f"| {one.subject} | {one.reference} | {found:.0e} | {one.tolerance:.0e} | {one.note} |".replace(
+                "0e+00", "0"
+            )
+            for one, found in rows
+        ),
+    ]
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    """What a table says of each comparison: largest difference, tolerance, note."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")
+    ]
+    return {f"{what}, {reference}": told for what, reference, *told in rows if what != "what" and set(what) != {"-"}}
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")  # those of Quantus
+    lines = [HEADER, "", f"Versions: {', '.join(f'{name} {version(name)}' for name in LIBRARIES)}."]
+    for part, comparisons in PARTS.items():
+        lines += ["", f"## {part}", "", *table(comparisons, [one.difference() for one in comparisons])]
+        if part in MISSING:
+            library, reasons = MISSING[part]
+            lines += ["", f"Not compared with {library}: {'; '.join(f'{k} ({v})' for k, v in reasons.items())}."]
+    PATH.write_text("\n".join([*lines, ""]))
+
+
+if __name__ == "__main__":
+    main()
