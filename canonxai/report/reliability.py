@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int8
@@ -47,6 +48,11 @@ class Panel:
     names: Sequence[str]
 
     @property
+    def place(self) -> tuple[str, str, str, str]:
+        """What tells it from others, as in the rows of the tables."""
+        return self.data, self.model, self.state, self.variant
+
+    @property
     def name(self) -> str:
         """The panel as a heading."""
         return ", ".join(part for part in (f"{self.model} on {self.data}", self.state, self.variant) if part)
@@ -55,6 +61,11 @@ class Panel:
     def metrics(self) -> dict[str, bool | None]:
         """The metrics of any cell, and whether higher is better."""
         return {name: way for cell in self.cells for name, way in cell.metrics.items()}
+
+    @property
+    def directed(self) -> list[str]:
+        """The metrics with a direction."""
+        return [name for name, higher_is_better in self.metrics.items() if higher_is_better is not None]
 
     @property
     def methods(self) -> list[int]:
@@ -152,6 +163,9 @@ class Variance:
     partial: float | None
 
 
+Row = TypeVar("Row", Floor, Agreement, Variance)
+
+
 @dataclass(frozen=True)
 class Shares:
     """Shares of a metric's variance, in [0, 1]; ``None`` where there is none.
@@ -184,6 +198,10 @@ class Reliability:
     floor: Sequence[Floor]
     agreement: Sequence[Agreement]
     variance: Sequence[Variance]
+
+    def of(self, panel: Panel, rows: Sequence[Row]) -> list[Row]:
+        """The rows of a panel."""
+        return [row for row in rows if (row.data, row.model, row.state, row.variant) == panel.place]
 
 
 def reliability(study: Study, statistics: Statistics, order: Sequence[str]) -> Reliability:
@@ -246,7 +264,6 @@ def _floored(panel: Panel) -> list[tuple[int, int]]:
 
 
 def _floors(panel: Panel, statistics: Statistics, draws: int) -> Iterator[Floor]:
-    where = (panel.data, panel.model, panel.state, panel.variant)
     for metric, higher_is_better in panel.metrics.items():
         scores = panel.scores(metric)
         for place, floor in _floored(panel):
@@ -254,7 +271,13 @@ def _floors(panel: Panel, statistics: Statistics, draws: int) -> Iterator[Floor]
             difference = differences(scores[:, floor], scores[:, place])
             used = ~np.isnan(difference)
             row = Floor(
-                *where, metric, cell.method, panel.names[place], higher_is_better, int(used.sum()), int((~used).sum())
+                *panel.place,
+                metric,
+                cell.method,
+                panel.names[place],
+                higher_is_better,
+                int(used.sum()),
+                int((~used).sum()),
             )
             if used.any():
                 interval = statistics.interval(difference[used], panel.label[used])
@@ -280,21 +303,20 @@ def _agreements(panel: Panel) -> Iterator[Agreement]:
         per_image = kendall_tau(first, second)
         counted = per_image[~np.isnan(per_image)]
         yield Agreement(
-            panel.data, panel.model, panel.state, panel.variant, metric, other, int(defined.any(0).sum()),
+            *panel.place, metric, other, int(defined.any(0).sum()),
             _number(kendall_tau(*means)[0]), float(counted.mean()) if len(counted) else None, len(counted),
         )  # fmt: skip
 
 
 def _variances(panel: Panel) -> Iterator[Variance]:
-    where = (panel.data, panel.model, panel.state, panel.variant)
     for metric in panel.metrics:
         scores = panel.scores(metric)[:, panel.methods]
         scores = scores[:, ~np.isnan(scores).all(0)]  # a method for which nothing is defined is left out
         complete = scores[~np.isnan(scores).any(1)]
         shares = variance_shares(complete)
         yield Variance(
-            *where, metric, scores.shape[1], len(complete), len(scores) - len(complete), shares.method, shares.image,
-            shares.rest, shares.partial,
+            *panel.place, metric, scores.shape[1], len(complete), len(scores) - len(complete),
+            shares.method, shares.image, shares.rest, shares.partial,
         )  # fmt: skip
 
 
