@@ -307,10 +307,11 @@ def test_reliability_of_the_metrics_is_shown_panel_by_panel(page: Page, report: 
         assert row[3:] == [f"{floor.difference:+.3f}{marks[floor.effect]}" for floor in floors]
     (tau,) = reliability.of(panel, reliability.agreement)
     assert tau.tau != pytest.approx(tau.tau_per_image, abs=0.01)
-    assert [row[1:] for row in cells_of(page, "agreement")] == [["", f"{tau.tau:.2f}"], [f"{tau.tau_per_image:.2f}", ""]]
-    for row, told in zip(
-        cells_of(page, "variance"), reliability.of(panel, reliability.variance), strict=True
-    ):
+    assert [row[1:] for row in cells_of(page, "agreement")] == [
+        ["", f"{tau.tau:.2f}"],
+        [f"{tau.tau_per_image:.2f}", ""],
+    ]
+    for row, told in zip(cells_of(page, "variance"), reliability.of(panel, reliability.variance), strict=True):
         shares = [f"{share:.3f}" for share in (told.method, told.image, told.rest, told.partial)]
         assert row == [told.metric.replace("_", " "), *shares, str(IMAGES), "0"]
 
