@@ -4,6 +4,8 @@ import warnings
 from importlib.metadata import version
 from pathlib import Path
 
+from tests.metrics.batches import METRICS
+from tests.metrics.unusual import ONE_CLASS, UNDEFINED
 from tests.reference import (
     methods_captum,
     methods_formulas,
@@ -21,6 +23,7 @@ PARTS = {
     "Metrics": [*metrics_quantus.COMPARISONS, *metrics_loops.COMPARISONS],
     "Statistics": [*statistics.COMPARISONS],
 }
+MAPS = ("one pixel", "huge", "tiny", "negative", "constant", "zero")
 MISSING = {"Methods": ("Captum", methods_captum.MISSING), "Metrics": ("Quantus", metrics_quantus.MISSING)}
 HEADER = """# References
 
@@ -28,6 +31,28 @@ Written by `make references`; the tests compute each row again, and hold it agai
 table. Everything is computed in float64 on small networks and images, several cases in a row. The *largest
 difference* is that of all values of all cases, relative to the reference's largest value of the case; 0 is equal to
 the bit. What a note says was done, so that both sides compute the same, is where their definitions differ."""
+
+
+UNUSUAL = """## Unusual maps and images
+
+What each metric says of a map or an image that is no everyday one: *null* is not defined, which is stored, counted
+and left out of means; all else is a number. A map with NaN or infinity, or of another shape than its image, reaches
+no metric: it stops the run with a message that names what is wrong, and what was computed before is kept. Where a
+metric needs further maps (of noisy inputs, another class, a random network, the original network), and one of them
+is not finite, its value is null."""
+
+
+def unusual() -> list[str]:
+    """What is tested of each metric in ``tests/metrics/test_every_metric.py``."""
+    undefined = {
+        f"{kind} map" if kind in MAPS else kind: names for kind, names in UNDEFINED.items() if kind != "random"
+    }
+    undefined["one class only"] = ONE_CLASS
+    return [
+        f"| metric | {' | '.join(undefined)} |",
+        "| --- |" + " :-: |" * len(undefined),
+        *(f"| {name} | {' | '.join('null' * (name in names) for names in undefined.values())} |" for name in METRICS),
+    ]
 
 
 def table(comparisons: list[Comparison], differences: list[float]) -> list[str]:
@@ -47,6 +72,7 @@ def table(comparisons: list[Comparison], differences: list[float]) -> list[str]:
 
 def rows_of(text: str) -> dict[str, list[str]]:
     """What a table says of each comparison: largest difference, tolerance, note."""
+    text = text.partition(UNUSUAL)[0]
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")
     ]
@@ -61,7 +87,7 @@ def main() -> None:
         if part in MISSING:
             library, reasons = MISSING[part]
             lines += ["", f"Not compared with {library}: {'; '.join(f'{k} ({v})' for k, v in reasons.items())}."]
-    PATH.write_text("\n".join([*lines, ""]))
+    PATH.write_text("\n".join([*lines, "", UNUSUAL, "", *unusual(), ""]))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from canonxai.config import CONF
-from tests.reference.__main__ import MISSING, PARTS, PATH, main, rows_of, table
+from tests.reference.__main__ import MISSING, PARTS, PATH, UNUSUAL, main, rows_of, table, unusual
 from tests.reference.comparison import Comparison, difference
 
 ALL = [comparison for comparisons in PARTS.values() for comparison in comparisons]
@@ -29,6 +29,10 @@ def test_the_difference_is_within_the_tolerance_and_of_the_documented_size(compa
 def test_the_table_is_of_these_comparisons():
     names = [str(comparison) for comparison in ALL]
     assert sorted(DOCUMENTED) == sorted(names) and len(set(names)) == len(names)
+
+
+def test_the_table_of_unusual_maps_and_images_is_the_one_that_is_tested():
+    assert PATH.read_text().endswith("\n".join([UNUSUAL, "", *unusual(), ""]))
 
 
 @pytest.mark.parametrize(("group", "part"), [("method", "Methods"), ("metric", "Metrics")])
