@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, Float, Int8
 
-from canonxai.config import differing_keys
+from canonxai.config import differing_keys, flat, result_settings
 from canonxai.report.cells import Cell, Study
 from canonxai.report.comparison import Statistics, effect
 from canonxai.report.statistics import Interval, differences, holm, p_value, permutations
@@ -242,8 +242,9 @@ def panels(study: Study, order: Sequence[str]) -> list[Panel]:
 
 
 def _shared(cell: Cell) -> dict[str, object]:
-    """What the cells of a panel have in common."""
-    return {key: value for key, value in cell.twin_settings.items() if not key.startswith("method.")}
+    """What the cells of a panel have in common: all settings but the method's, and an original's canonizer."""
+    settings = cell.twin_settings if cell.is_original else flat(result_settings(cell.settings))
+    return {key: value for key, value in settings.items() if not key.startswith("method.")}
 
 
 def _names(cells: Sequence[Cell]) -> list[str]:

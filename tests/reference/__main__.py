@@ -4,6 +4,8 @@ import warnings
 from importlib.metadata import version
 from pathlib import Path
 
+import quantus
+
 from tests.metrics.batches import METRICS
 from tests.metrics.unusual import ONE_CLASS, UNDEFINED
 from tests.reference import (
@@ -79,6 +81,13 @@ def rows_of(text: str) -> dict[str, list[str]]:
     return {f"{what}, {reference}": told for what, reference, *told in rows if what != "what" and set(what) != {"-"}}
 
 
+def only_in_quantus() -> str:
+    """The metrics of Quantus that no native one is compared with."""
+    compared = {one.reference.removeprefix("Quantus' ") for one in metrics_quantus.COMPARISONS}
+    every = {kind.__name__ for kinds in quantus.AVAILABLE_METRICS.values() for kind in kinds.values()}
+    return f"Metrics that only Quantus has: {', '.join(sorted(every - compared))}."
+
+
 def main() -> None:
     warnings.simplefilter("ignore")  # those of Quantus
     lines = [HEADER, "", f"Versions: {', '.join(f'{name} {version(name)}' for name in LIBRARIES)}."]
@@ -87,6 +96,8 @@ def main() -> None:
         if part in MISSING:
             library, reasons = MISSING[part]
             lines += ["", f"Not compared with {library}: {'; '.join(f'{k} ({v})' for k, v in reasons.items())}."]
+        if part == "Metrics":
+            lines += ["", only_in_quantus()]
     PATH.write_text("\n".join([*lines, "", UNUSUAL, "", *unusual(), ""]))
 
 

@@ -15,7 +15,7 @@ from canonxai.report.figures import reliability as figure
 from canonxai.report.reliability import kendall_tau, variance_shares
 from canonxai.report.report import Report
 from canonxai.report.statistics import holm, interval_of_mean, p_value
-from tests.report.study import IMAGES, METHODS, MODELS, write_cell, write_study
+from tests.report.study import IMAGES, METHODS, MODELS, values_of, write_cell, write_study
 
 JUDGED = ("localization", "input_perturbation", "sparseness", "complexity")
 
@@ -141,7 +141,8 @@ def test_without_two_images_two_methods_or_variance_there_are_no_shares(values):
 def test_networks_states_and_settings_are_panels_of_their_own(tmp_path):
     write_study(tmp_path, methods=("ebp", "random"))
     for method in ("ebp", "random"):
-        write_cell(tmp_path, method=method, canonize=False, settings={"seed": 1})
+        values = values_of("resnet18", method, False)
+        write_cell(tmp_path, method=method, canonize=False, values=values, settings={"seed": 1})
     panels = read(tmp_path).reliability.panels
     assert [panel.place for panel in panels] == [
         ("scenes", "resnet18", "canonized", ""),
@@ -150,6 +151,28 @@ def test_networks_states_and_settings_are_panels_of_their_own(tmp_path):
     ]
     assert [[cell.method for cell in panel.cells] for panel in panels] == [["ebp", "random"]] * 5
     assert [panel.name for panel in panels][-1] == "vgg16_bn on scenes, original"
+
+
+def test_ways_of_canonization_are_panels_of_their_own_and_those_of_originals_no_matter(tmp_path):
+    cells = [
+        ("ebp", True, True),
+        ("random", True, True),
+        ("ebp", True, False),
+        ("ebp", False, True),
+        ("random", False, True),
+    ]
+    for method, canonize, exact in cells:
+        write_cell(tmp_path, method=method, canonize=canonize, settings={"canonizer.exact": exact})
+    write_cell(tmp_path, method="gbp", canonize=False, settings={"canonizer.exact": False})
+    panels = {
+        (panel.state, panel.variant): [cell.method for cell in panel.cells]
+        for panel in read(tmp_path).reliability.panels
+    }
+    assert panels == {
+        ("canonized", "canonizer.exact=False"): ["ebp"],
+        ("canonized", "canonizer.exact=True"): ["ebp", "random"],
+        ("original", ""): ["gbp", "ebp", "random"],
+    }
 
 
 def test_one_method_with_several_parameters_is_several_methods(tmp_path):
