@@ -31,8 +31,9 @@ HEADER = """# References
 
 Written by `make references`; the tests compute each row again, and hold it against what is allowed and against this
 table. Everything is computed in float64 on small networks and images, several cases in a row. The *largest
-difference* is that of all values of all cases, relative to the reference's largest value of the case; 0 is equal to
-the bit. What a note says was done, so that both sides compute the same, is where their definitions differ."""
+difference* is that of all values of all cases, relative to the reference's largest value of the case (of each
+image, for methods); 0 is equal to the bit. What a note says was done, so that both sides compute the same, is where
+their definitions differ."""
 
 
 UNUSUAL = """## Unusual maps and images

@@ -38,7 +38,7 @@ def compared(name: str) -> Pairs:
         image = query(network(net))
         expected = with_captum(network(net), name, 20, [(image.input, image.target)])()
         for canonize in (False, True):
-            yield attribution(name, net, canonize), expected
+            yield from zip(attribution(name, net, canonize), expected, strict=True)
 
 
 COMPARISONS += [
@@ -64,7 +64,7 @@ def smoothgrad() -> Pairs:
             tunnel = NoiseTunnel(Saliency(model))
             noisy = tunnel.attribute(image.input.clone(), target=image.target, nt_samples=19, abs=False)
         clean = Saliency(model).attribute(image.input.clone(), target=image.target, abs=False)
-        yield attribution("smoothgrad", net, False), (19 * noisy + clean) / 20
+        yield from zip(attribution("smoothgrad", net, False), (19 * noisy + clean) / 20, strict=True)
 
 
 @COMPARISONS(
@@ -74,7 +74,7 @@ def smoothgrad() -> Pairs:
 def lrp_epsilon() -> Pairs:
     image = query(network("vgg16_bn"))
     expected = with_captum(network("vgg16_bn"), "lrp_eps", 0, [(image.input, image.target)])()
-    yield method("lrp_eps")(image, canonizers("vgg16_bn", True)), expected
+    yield from zip(method("lrp_eps")(image, canonizers("vgg16_bn", True)), expected, strict=True)
 
 
 @COMPARISONS(
@@ -93,4 +93,4 @@ def lrp_epsilon_plus() -> Pairs:
                 del module.rule
         expected = LRP(expected_model).attribute(image.input.clone(), target=image.target)
         logit = image.model(image.input).gather(1, image.target[:, None])[..., None, None]
-        yield LRPEpsilonPlus(epsilon=1e-9, stabilizer=1e-9)(image), (expected / logit).detach()
+        yield from zip(LRPEpsilonPlus(epsilon=1e-9, stabilizer=1e-9)(image), (expected / logit).detach(), strict=True)

@@ -227,12 +227,12 @@ def compared(kind: type[Method]) -> Pairs:
         for zero_params in (None, ["bias"]):
             image = query(classifier(pool), size=8)
             expected = backward(image, LRP[kind](image), zero_params or ())
-            yield build(kind, zero_params=zero_params)(image), expected
+            yield from zip(build(kind, zero_params=zero_params)(image), expected, strict=True)
         original = query(classifier(pool, batch_norm=True), size=8)
         canonized = query(merged(original.model), size=8)
         torch.testing.assert_close(original.model(original.input), canonized.model(canonized.input))
         for image, canonizers in ((original, []), (canonized, [ExactMergeBatchNorm()])):
-            yield build(kind)(original, canonizers), backward(image, LRP[kind](image))
+            yield from zip(build(kind)(original, canonizers), backward(image, LRP[kind](image)), strict=True)
 
 
 COMPARISONS += [
@@ -249,7 +249,9 @@ COMPARISONS += [
 def published_gamma() -> Pairs:
     for pool in (True, False):
         image = query(classifier(pool), size=8)
-        yield build(LRPEpsilonGammaFlat)(image), backward(image, rules(gamma_of_positive_inputs, flat))
+        yield from zip(
+            build(LRPEpsilonGammaFlat)(image), backward(image, rules(gamma_of_positive_inputs, flat)), strict=True
+        )
 
 
 def with_relu(method: Method, relu: Rule) -> Pairs:
@@ -257,7 +259,11 @@ def with_relu(method: Method, relu: Rule) -> Pairs:
     for pool in (True, False):
         for batch_norm in (True, False):
             image = query(classifier(pool, batch_norm), size=8)
-            yield method(image), backward(image, lambda i, layer: relu if isinstance(layer, nn.ReLU) else derivative)
+            yield from zip(
+                method(image),
+                backward(image, lambda i, layer: relu if isinstance(layer, nn.ReLU) else derivative),
+                strict=True,
+            )
 
 
 @COMPARISONS("gradient", TOLERANCE)
@@ -278,7 +284,7 @@ def deconvolved() -> Pairs:
 @COMPARISONS("ixg", TOLERANCE)
 def input_x_gradient() -> Pairs:
     image = query(classifier(pool=True), size=8)
-    yield InputXGradient()(image), image.input * backward(image, lambda i, layer: derivative)
+    yield from zip(InputXGradient()(image), image.input * backward(image, lambda i, layer: derivative), strict=True)
 
 
 @COMPARISONS("ig", TOLERANCE, "the right Riemann sum")
@@ -289,4 +295,6 @@ def integrated_gradients() -> Pairs:
         for step in (1, 2, 3):
             point = replace(image, input=start + step / 3 * (image.input - start))
             total += backward(point, lambda i, layer: derivative)
-        yield IntegratedGradients(steps=3, baseline=baseline)(image), (image.input - start) * total / 3
+        yield from zip(
+            IntegratedGradients(steps=3, baseline=baseline)(image), (image.input - start) * total / 3, strict=True
+        )
