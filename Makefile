@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run paper test lint format coverage bench docs clean
+.PHONY: help run paper test lint format coverage references bench docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -27,6 +27,9 @@ format: .venv/.test  ## format the code
 
 coverage: .venv/.test  ## canonize every network of torchvision and several of timm, and write docs/coverage.md
 	$(BIN)/python -m canonxai.coverage --output docs/coverage.md
+
+references: .venv/.test  ## compare methods, metrics and statistics with others', and write docs/references.md
+	$(BIN)/python -m tests.reference
 
 bench: .venv/.test  ## measure speed and memory beside peers, on an idle machine, into benchmarks/results
 	$(BIN)/python -m benchmarks

@@ -14,9 +14,10 @@ from canonxai.attribution import Method, Query
 from canonxai.canonizers import Agreements, canonization_agreement
 from canonxai.config import Target
 from canonxai.data import Batch
-from canonxai.errors import UserError, check
+from canonxai.errors import check
 from canonxai.memo import OriginalMaps
 from canonxai.metrics import Explanation, Metric, heatmap
+from canonxai.metrics.base import check_finite
 from canonxai.models.evaluator import Evaluator
 from canonxai.models.normalization import Normalization
 from canonxai.models.precision import tf32
@@ -109,7 +110,7 @@ class Explainer(LightningModule):
     def observe(self, batch: Batch) -> Observation:
         """What there is to know of a batch before it is explained; the first images verify the networks."""
         logits = self.evaluator(batch["image"])
-        _check_finite("model", "logits", logits, batch["sample_id"])
+        check_finite("model", "logits", logits, batch["sample_id"])
         expected = self.outputs or max(int(batch["label"].max()) + 1, logits.shape[1])
         check(
             logits.shape[1] == expected, "model", f"{expected} outputs, one for each class", logits.shape[1],
@@ -128,8 +129,6 @@ class Explainer(LightningModule):
         if not self.canonizers or any(metric.needs_original for metric in self.metrics.values()):
             original = self._original(query)
         attribution = self._maps(query, self.canonizers) if original is None or self.canonizers else original
-        _check_finite("method", "relevance", attribution, batch["sample_id"])
-
         explanation = Explanation(
             sample_id=batch["sample_id"],
             image=batch["image"],
@@ -267,14 +266,3 @@ class Explainers(LightningModule):
 def _is_there(batch: Batch) -> bool:
     """Whether any of a batch's files could be read."""
     return len(batch["sample_id"]) > 0
-
-
-def _check_finite(argument: str, what: str, values: Tensor, sample_id: Int64[Tensor, " batch"]) -> None:
-    wrong = sample_id[~values.flatten(1).isfinite().all(1)].tolist()
-    if wrong:
-        more = f" and {len(wrong) - 5} more of the batch" if len(wrong) > 5 else ""
-        samples = ", ".join(map(str, wrong[:5])) + more
-        raise UserError(
-            f"{argument}: expected finite {what}, got NaN or infinity for sample {samples}. "
-            "Raise method.epsilon or method.stabilizer, use precision=64, or check the weights."
-        )

@@ -95,7 +95,7 @@ def test_the_files_of_the_report_are_those_of_the_table(folder):
             formats = [word for code in re.findall(r"`([a-z ]+)`", text) for word in code.split()]
             expected |= {name.replace("*", suffix) for suffix in formats}
     assert {path.name for path in (folder / "multirun" / "paper" / "report").iterdir()} == expected
-    assert len(expected) == 10
+    assert len(expected) == 18
 
 
 def test_the_numbers_of_the_study_are_computed_and_not_typed(config, tmp_path):

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int64, Real, UInt8
 from torch import Tensor, nn
 
 from canonxai.batch_size import BatchSize
+from canonxai.errors import UserError
 from canonxai.models.normalization import Normalization
 
 
@@ -24,7 +25,7 @@ class Explanation:
         mask: the label's objects.
         target: the class that is explained.
         logits: what ``predict`` gives for ``image``.
-        attribution: the maps, per channel.
+        attribution: the maps, per channel; finite.
         original: the same method's maps on the original network, where a metric needs them.
         predict: logits of other images, pixel values in [0, 255] that need not be whole, without gradients; the same
             function for all methods and both states of canonization, and not that of ``network``.
@@ -36,6 +37,9 @@ class Explanation:
         seed: the run's seed.
         of_images: what metrics need of the images alone, see :func:`once_per_images`; shared by methods.
         of_map: what several metrics need of the map, see :func:`once_per_map`.
+
+    Raises:
+        UserError: if a map is not finite, of which no metric has to think.
     """
 
     sample_id: Int64[Tensor, " batch"]
@@ -58,11 +62,26 @@ class Explanation:
     of_images: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     of_map: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        check_finite("method", "relevance", self.attribution, self.sample_id)
+
     @property
     def input(self) -> Float[Tensor, "batch channels height width"]:
         """What the network gets for ``image``, in the maps' precision."""
         input: Tensor = self.normalize(self.image, self.attribution.dtype)
         return input
+
+
+def check_finite(argument: str, what: str, values: Tensor, sample_id: Int64[Tensor, " batch"]) -> None:
+    """Raises a :class:`UserError` that names the samples whose values are not finite."""
+    wrong = sample_id[~values.flatten(1).isfinite().all(1)].tolist()
+    if wrong:
+        more = f" and {len(wrong) - 5} more of the batch" if len(wrong) > 5 else ""
+        samples = ", ".join(map(str, wrong[:5])) + more
+        raise UserError(
+            f"{argument}: expected finite {what}, got NaN or infinity for sample {samples}. "
+            "Raise method.epsilon or method.stabilizer, use precision=64, or check the weights."
+        )
 
 
 Of = TypeVar("Of", bound=Callable[..., Any])

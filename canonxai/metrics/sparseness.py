@@ -26,7 +26,7 @@ def gini(relevance: Float[Tensor, "batch height width"]) -> Float[Tensor, " batc
     """
     values = relevance.flatten(1).double().abs().sort().values
     n = values.shape[1]
-    weights = (2 * torch.arange(1, n + 1, device=values.device) - n - 1) / n
+    weights = (2 * torch.arange(1, n + 1, dtype=values.dtype, device=values.device) - n - 1) / n
     values = scaled(values)  # so that no sum overflows
     return (values * weights).sum(1) / values.sum(1)
 

@@ -207,18 +207,20 @@ def _compare(
 
 
 def _judged(row: Comparison) -> Comparison:
-    """With ``effect`` in words: of a metric with a direction, where the interval excludes 0 and so does the test."""
-    if row.difference is None:
-        effect = "undefined"
-    elif row.difference == row.low == row.high == 0:
-        effect = "equal"
-    elif row.higher_is_better is None:
-        effect = "no direction"
-    elif row.low is None or row.high is None or row.low <= 0 <= row.high or (row.p_holm or 0) >= ALPHA:
-        effect = "undecided"
-    else:
-        effect = "better" if (row.low > 0) == row.higher_is_better else "worse"
-    return replace(row, effect=effect)
+    return replace(row, effect=effect(row.difference, Interval(row.low, row.high), row.p_holm, row.higher_is_better))
+
+
+def effect(difference: float | None, interval: Interval, p_holm: float | None, higher_is_better: bool | None) -> str:
+    """A difference in words: of a metric with a direction, where the interval excludes 0 and so does the test."""
+    if difference is None:
+        return "undefined"
+    if difference == interval.low == interval.high == 0:
+        return "equal"
+    if higher_is_better is None:
+        return "no direction"
+    if interval.low is None or interval.high is None or interval.low <= 0 <= interval.high or (p_holm or 0) >= ALPHA:
+        return "undecided"
+    return "better" if (interval.low > 0) == higher_is_better else "worse"
 
 
 def columns(rows: Sequence[Result] | Sequence[Comparison], kind: type) -> dict[str, list[Any]]:

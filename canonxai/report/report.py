@@ -7,6 +7,7 @@ from functools import cached_property
 from canonxai.report.cells import Problem, Study
 from canonxai.report.claims import Answer, Claims, Evidence
 from canonxai.report.comparison import Comparison, Result, Statistics, comparisons, results, warnings
+from canonxai.report.reliability import Reliability, reliability
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Report:
     def comparisons(self) -> list[Comparison]:
         """Each pair x metric x stratum."""
         return comparisons(self.study, self.statistics)
+
+    @cached_property
+    def reliability(self) -> Reliability:
+        """What the study says of its metrics."""
+        return reliability(self.study, self.statistics, order(self.results))
 
     @cached_property
     def problems(self) -> list[Problem]:

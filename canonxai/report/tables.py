@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from canonxai.report.claims import flat
 from canonxai.report.comparison import Comparison, Result
+from canonxai.report.reliability import Agreement, Floor, Variance
 from canonxai.report.report import Report, format_number, order
 
 TYPES: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float | None: pa.float64(), bool | None: pa.bool_()}
@@ -20,12 +21,16 @@ def write_tables(report: Report, folder: Path) -> None:
     """Writes ``results``, ``comparison`` and ``claims`` as Parquet, CSV and LaTeX, and the study's table as Markdown.
 
     ``results`` is tidy, one row a cell x metric x stratum; ``comparison`` has one a pair x metric x stratum, of which
-    LaTeX and Markdown show the study's; LaTeX's ``claims`` has one row a claim.
+    LaTeX and Markdown show the study's; LaTeX's ``claims`` has one row a claim. What the metrics are worth is Parquet
+    and CSV, see :mod:`canonxai.report.reliability`.
     """
     tables = {
         "results": _table(report.results, Result),
         "comparison": _table(report.comparisons, Comparison),
         "claims": pa.Table.from_pylist(list(flat(report.answers)), schema=CLAIMS),
+        "reliability_floor": _table(report.reliability.floor, Floor),
+        "reliability_agreement": _table(report.reliability.agreement, Agreement),
+        "reliability_variance": _table(report.reliability.variance, Variance),
     }
     for name, table in tables.items():
         pq.write_table(table, folder / f"{name}.parquet")
@@ -46,7 +51,7 @@ RESULTS = [field.name for field in fields(Result) if field.name != "title"]  #: 
 CLAIMS = pa.schema([(name, pa.string()) for name in _CLAIMS.split()])
 
 
-def _table(rows: Sequence[Result] | Sequence[Comparison], kind: type) -> pa.Table:
+def _table(rows: Sequence[Any], kind: type) -> pa.Table:
     schema = pa.schema([(field.name, TYPES[field.type]) for field in fields(kind)])
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema)
 

@@ -12,7 +12,8 @@ from canonxai.attribution.lrp import LRPEpsilon, LRPEpsilonPlus
 from canonxai.attribution.rules import rule_table
 from canonxai.canonizers import ExactMergeBatchNorm
 from canonxai.errors import UserError
-from tests.attribution.test_lrp_textbook import (
+from tests.networks import CANONIZERS, difference, network, query, randomize
+from tests.reference.methods_formulas import (
     EPSILON,
     LRP,
     STABILIZER,
@@ -22,7 +23,6 @@ from tests.attribution.test_lrp_textbook import (
     epsilon,
     unchanged,
 )
-from tests.networks import CANONIZERS, difference, network, query, randomize
 
 KINDS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 RULES = ["pass", "epsilon", "omega"]

@@ -1,135 +1,27 @@
 import dataclasses
-from collections.abc import Callable, Sequence
-from functools import cache, partial
-from typing import Any
+from functools import partial
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
-from zennit.attribution import Gradient, IntegratedGradients
-from zennit.canonizers import Canonizer
-from zennit.composites import (
-    DeconvNet,
-    EpsilonAlpha2Beta1,
-    EpsilonAlpha2Beta1Flat,
-    EpsilonGammaBox,
-    EpsilonPlus,
-    EpsilonPlusFlat,
-    ExcitationBackprop,
-    GuidedBackprop,
-)
-from zennit.core import Composite
-from zennit.rules import Epsilon, Flat
-from zennit.types import Convolution, Linear
+from zennit.rules import Epsilon
+from zennit.types import Convolution
 
-from canonxai import config, random
-from canonxai.attribution import Method, Query
+from canonxai.attribution import Query
 from canonxai.errors import UserError
-from canonxai.random import Stream
-from tests.networks import CANONIZERS, cosine_distance, difference, network, query, untouched
+from tests.networks import cosine_distance, difference, network, query, untouched
+from tests.reference.methods import METHODS, NETWORKS, attribution, canonizers, method
+from tests.reference.methods_zennit import gamma_box, gamma_flat, lrp
 
-METHODS = sorted(path.stem for path in (config.CONF / "method").glob("*.yaml"))
 UNCHANGED = ["gradient", "ixg", "ig", "smoothgrad", "gbp", "deconvnet", "random"]  # by exact canonization
 every_method = pytest.mark.parametrize("name", METHODS)
-every_network = pytest.mark.parametrize("net", ["resnet18", "vgg16_bn"])
+every_network = pytest.mark.parametrize("net", NETWORKS)
 every_state = pytest.mark.parametrize("canonize", [False, True], ids=["original", "canonized"])
-
-
-def method(name: str, **arguments: object) -> Method:
-    node = OmegaConf.load(config.CONF / "method" / f"{name}.yaml")
-    return config.build(OmegaConf.merge(node, arguments), "method", config.Method)
-
-
-def canonizers(net: str, canonize: bool) -> list[Canonizer]:
-    return [CANONIZERS[net]()] if canonize else []
-
-
-@cache
-def attribution(name: str, net: str, canonize: bool) -> Tensor:
-    """The map as the explainer asks for it: of a frozen model, without gradients."""
-    with torch.no_grad():
-        return method(name)(query(network(net).requires_grad_(False)), canonizers(net, canonize))
 
 
 def sample(query: Query, i: int) -> Query:
     parts = {key: getattr(query, key)[i : i + 1] for key in ("input", "target", "sample_id")}
     return dataclasses.replace(query, **parts)
-
-
-# The maps by hand: zennit's attributor, zennit's composite with the documented defaults, the target's logit.
-
-Direct = Callable[[Query, Sequence[Canonizer]], Tensor]
-
-
-def propagate(query: Query, attributor: Gradient) -> Tensor:
-    return attributor(query.input.clone(), torch.eye(10).double()[query.target])[1]
-
-
-def lrp(composite: Callable[[Query], Composite]) -> Direct:
-    def direct(query: Query, canonizers: Sequence[Canonizer]) -> Tensor:
-        rules = composite(query)
-        rules.canonizers = canonizers
-        return propagate(query, Gradient(query.model, rules))
-
-    return direct
-
-
-def gamma_box(query: Query, **arguments: Any) -> Composite:
-    return EpsilonGammaBox(query.low[None], query.high[None], gamma=0.25, **arguments)
-
-
-def gamma_flat(query: Query, **arguments: Any) -> Composite:
-    return EpsilonGammaBox(0, 0, gamma=0.25, first_map=[(Linear, Flat())], **arguments)
-
-
-gradient = lrp(lambda query: Composite())
-
-
-def integrated_gradients(query: Query, canonizers: Sequence[Canonizer]) -> Tensor:
-    return propagate(query, IntegratedGradients(query.model, Composite(canonizers=canonizers), n_iter=20))
-
-
-def smoothgrad(query: Query, canonizers: Sequence[Canonizer]) -> Tensor:
-    images = query.input
-    deviation = torch.stack([0.1 * (image.max() - image.min()) for image in images])[:, None, None, None]
-    total = gradient(query, canonizers)
-    for i in range(1, 20):
-        noise = random.normal(query.seed, Stream.SMOOTHGRAD, query.sample_id * 20 + i, tuple(images.shape[1:]))
-        total = total + gradient(dataclasses.replace(query, input=images + deviation * noise), canonizers)
-    return total / 20
-
-
-DIRECT: dict[str, Direct] = {
-    "gradient": gradient,
-    "ixg": lambda query, canonizers: query.input * gradient(query, canonizers),
-    "ig": integrated_gradients,
-    "smoothgrad": smoothgrad,
-    "gbp": lrp(lambda query: GuidedBackprop()),
-    "deconvnet": lrp(lambda query: DeconvNet()),
-    "ebp": lrp(lambda query: ExcitationBackprop(stabilizer=1e-6)),
-    "lrp_eps": lrp(lambda query: EpsilonPlus(layer_map=[(Linear, Epsilon(1e-6))])),
-    "lrp_eps_plus": lrp(lambda query: EpsilonPlus(epsilon=1e-6, stabilizer=1e-6)),
-    "lrp_eps_plus_flat": lrp(lambda query: EpsilonPlusFlat(epsilon=1e-6, stabilizer=1e-6)),
-    "lrp_eps_a2b1": lrp(lambda query: EpsilonAlpha2Beta1(epsilon=1e-6, stabilizer=1e-6)),
-    "lrp_eps_a2b1_flat": lrp(lambda query: EpsilonAlpha2Beta1Flat(epsilon=1e-6, stabilizer=1e-6)),
-    "lrp_eps_gamma_box": lrp(gamma_box),
-    "lrp_eps_gamma_flat": lrp(gamma_flat),
-    "random": lambda query, canonizers: random.normal(query.seed, Stream.RANDOM_MAP, query.sample_id, (3, 32, 32)),
-}
-
-
-def test_the_table_of_direct_calls_has_every_method_that_has_a_config():
-    assert sorted(DIRECT) == METHODS
-
-
-@every_method
-@every_network
-@every_state
-def test_a_map_is_that_of_the_direct_zennit_call_to_the_last_bit(name, net, canonize):
-    direct = DIRECT[name](query(network(net)), canonizers(net, canonize))
-    assert direct.isfinite().all() and (direct.flatten(1).abs().amax(1) > 0).all()
-    assert torch.equal(attribution(name, net, canonize), direct)
 
 
 @every_method

@@ -6,13 +6,24 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from canonxai.batch_size import BatchSize
-from canonxai.metrics import Explanation
+from canonxai.config import CONF, build
+from canonxai.metrics import Explanation, Metric
 from canonxai.models.normalization import Normalization
 
+#: those of ``conf/metric``, but for sets of them
+METRICS = sorted(path.stem for path in (CONF / "metric").glob("*.yaml") if "defaults" not in OmegaConf.load(path))
 NORMALIZE = Normalization([0.5, 0.4, 0.3], [0.2, 0.25, 0.3])
+
+
+def built(name: str, **arguments: Any) -> Metric:
+    """The metric with the parameters of its YAML, but for some."""
+    node = OmegaConf.load(CONF / "metric" / f"{name}.yaml")[name]
+    metric: Metric = build(OmegaConf.merge(node, arguments), f"metric.{name}")
+    return metric
 
 
 def unexpected(what: str) -> Callable[..., Any]:

@@ -5,107 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 from omegaconf import OmegaConf
-from torch import nn
 
 from canonxai.assemble import build_metrics
+from canonxai.attribution import Method
 from canonxai.batch_size import BatchSize
-from canonxai.config import CONF, build
+from canonxai.config import CONF
 from canonxai.errors import UserError
-from canonxai.models.normalization import Normalization
-from tests.metrics.batches import explanation, of_map, select
-
-NAMES = sorted(path.stem for path in (CONF / "metric").glob("*.yaml") if path.stem != "followup")
-SIDE = 16
-NO_OBJECT = {
-    "energy_pointing_game", "localization", "localization_auc", "pointing_game", "relevance_mass_accuracy",
-    "relevance_rank_accuracy", "top_k_intersection",
-}  # fmt: skip
-ZERO = {
-    "complexity", "distance", "effective_complexity", "efficient_mprt", "energy_pointing_game",
-    "faithfulness_correlation", "local_lipschitz", "localization", "parameter_randomization", "random_logit",
-    "relevance_mass_accuracy", "sensitivity", "sparseness",
-}  # fmt: skip
-#: what is not defined, by kind of the map or of the object; all else is a number
-UNDEFINED = {
-    "random": set(),
-    "one pixel": set(),
-    "huge": set(),
-    "tiny": set(),
-    "negative": {"localization", "energy_pointing_game"},
-    "constant": {"efficient_mprt", "faithfulness_correlation", "parameter_randomization"},
-    "zero": ZERO,
-    "no object": NO_OBJECT,
-    "nothing but the object": {"localization_auc"},
-}
-KINDS = list(UNDEFINED)
-
-
-class Network(nn.Module):
-    """A convolution, in float64, that gets pixel values."""
-
-    def __init__(self, classes=3):
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.layers = nn.Sequential(
-                nn.Conv2d(3, 4, 3),
-                nn.BatchNorm2d(4),
-                nn.ReLU(),
-                nn.Conv2d(4, 4, 3),
-                nn.ReLU(),
-                nn.Conv2d(4, classes, 3),
-            )
-        self.double().eval().requires_grad_(False)
-
-    def forward(self, pixels):
-        return self.layers(pixels.double() / 255).mean((2, 3))
-
-
-def batch_of_kinds(classes=3):
-    """One sample of each of ``KINDS``."""
-    generator = torch.Generator().manual_seed(0)
-    random = torch.randn(len(KINDS), SIDE, SIDE, generator=generator, dtype=torch.float64)
-    relevance, region = random.clone(), torch.zeros(len(KINDS), SIDE, SIDE, dtype=torch.bool)
-    region[:, 3:9, 4:12] = True
-    changes = {
-        "one pixel": torch.eye(SIDE * SIDE)[40].view(SIDE, SIDE), "huge": 1e200 * random[0], "tiny": 1e-200 * random[0],
-        "negative": -random[0].abs() - 1, "constant": torch.tensor(0.3), "zero": torch.tensor(0.0),
-    }  # fmt: skip
-    for kind, value in changes.items():
-        relevance[KINDS.index(kind)] = value
-    region[KINDS.index("no object")] = False
-    region[KINDS.index("nothing but the object")] = True
-    network = Network(classes)
-    image = torch.randint(0, 256, (len(KINDS), 3, SIDE, SIDE), generator=generator).to(torch.uint8)
-
-    def explain(input, target, sample_id):
-        """A map of the sample's scale that depends on all that it may: input, target, and the network's parameters."""
-        scale = relevance.abs().amax((1, 2))[sample_id - 100]
-        bias = sum(parameter.sum() for parameter in network.parameters())
-        maps = input * (1 + target.double().view(-1, 1, 1, 1)) + bias * torch.arange(SIDE).double().sin()
-        return scale.view(-1, 1, 1, 1) * maps
-
-    return explanation(
-        of_map(relevance),
-        sample_id=torch.arange(len(KINDS)) + 100,
-        original=of_map(random.roll(1, 0)),
-        image=image,
-        target=torch.arange(len(KINDS)) % classes,
-        box=region,
-        mask=region,
-        logits=network(image),
-        predict=network,
-        normalize=Normalization([0.5] * 3, [0.25] * 3),
-        explain=explain,
-        network=network,
-        seed=3,
-    )
-
-
-def built(name, **arguments):
-    """The metric with the parameters of its YAML, but for some."""
-    node = OmegaConf.load(CONF / "metric" / f"{name}.yaml")[name]
-    return build(OmegaConf.merge(node, arguments), f"metric.{name}")
+from canonxai.explainer import Explainer
+from tests.metrics.batches import METRICS, built, select, unexpected
+from tests.metrics.unusual import KINDS, NO_OBJECT, ONE_CLASS, SIDE, UNDEFINED, Network, batch_of_kinds
 
 
 @pytest.fixture
@@ -116,7 +24,7 @@ def metric(name):
     return built(name, **{key: value for key, value in small.items() if key in node})
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", METRICS)
 def test_a_value_is_defined_or_not_as_documented(metric, name):
     values = metric(batch_of_kinds())
     assert values.keys() == metric.columns.keys()
@@ -129,7 +37,7 @@ def test_a_value_is_defined_or_not_as_documented(metric, name):
             assert "null" in described.description, column
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", METRICS)
 def test_results_of_a_sample_depend_neither_on_the_others_nor_on_the_batch_size(metric, name):
     batch = batch_of_kinds()
     expected = metric(batch)
@@ -139,16 +47,94 @@ def test_results_of_a_sample_depend_neither_on_the_others_nor_on_the_batch_size(
             torch.testing.assert_close(value, expected[column][chosen], rtol=1e-9, atol=1e-11, equal_nan=True)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", METRICS)
 def test_a_network_of_one_class_has_no_other_and_all_else_is_defined(metric, name):
     batch = select(batch_of_kinds(classes=1), [0])
-    assert all(bool(value.isnan().all()) == (name == "random_logit") for value in metric(batch).values())
+    assert all(bool(value.isnan().all()) == (name in ONE_CLASS) for value in metric(batch).values())
+
+
+EXPLAINING = ["sensitivity", "local_lipschitz", "random_logit", "parameter_randomization", "efficient_mprt"]
+
+
+class Broken(Method):
+    """Maps of which those from the ``first`` call on are changed."""
+
+    def __init__(self, change, first=0):
+        self.change, self.first, self.calls = change, first, 0
+
+    def __call__(self, query, canonizers=()):
+        self.calls += 1
+        maps = query.input.clone()
+        return maps if self.calls <= self.first else self.change(maps)
+
+    def attributor(self, query, composite):
+        unexpected("attributor")()
+
+
+def one_value(value):
+    def change(maps):
+        maps[1, 0, 4, 4] = value
+        return maps
+
+    return change
+
+
+def explained(metric, method):
+    """A batch, from image to columns, as in a run."""
+    batch = batch_of_kinds()
+    dataset = {"image": batch.image, "label": batch.target, "sample_id": batch.sample_id}
+    explainer = Explainer(Classifier(), batch.normalize, method, {"metric": metric}, verify=1)
+    return explainer.predict_step({**dataset, "box": batch.box, "mask": batch.mask}, 0)["columns"]
+
+
+class Classifier(Network):
+    """One of the network's input, not of pixel values."""
+
+    def forward(self, input):
+        return self.layers(input).mean((2, 3))
+
+
+NOT_FINITE = r"^method: expected finite relevance, got NaN or infinity for sample 101\. Raise method\.epsilon"
+BAD = {
+    "nan": (one_value(torch.nan), NOT_FINITE),
+    "inf": (one_value(torch.inf), NOT_FINITE),
+    "-inf": (one_value(-torch.inf), NOT_FINITE),
+    "no channels": (lambda maps: maps.sum(1), rf"^method: expected maps of shape \(9, channels, {SIDE}, {SIDE}\), as"),
+    "smaller": (lambda maps: maps[..., ::2, ::2], r"as the images, got \(9, 3, 8, 8\)\.$"),
+    "one pixel": (lambda maps: maps[..., :1, :1], r"as the images, got \(9, 3, 1, 1\)\.$"),
+    "too few": (lambda maps: maps[:1], rf"as the images, got \(1, 3, {SIDE}, {SIDE}\)\.$"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("name", METRICS)
+def test_a_map_of_another_shape_or_that_is_not_finite_reaches_no_metric(metric, name, kind):
+    change, message = BAD[kind]
+    assert explained(metric, Broken(None, first=10**6)).keys() >= metric.columns.keys()
+    with pytest.raises(UserError, match=message):
+        explained(metric, Broken(change))
+    if message == NOT_FINITE:
+        batch = batch_of_kinds()
+        with pytest.raises(UserError, match=message):
+            replace(batch, attribution=change(batch.attribution.clone()))
+
+
+@pytest.mark.parametrize("name", EXPLAINING)
+def test_a_further_map_of_another_shape_stops_the_run(metric, name):
+    with pytest.raises(UserError, match=r"^method: expected maps of shape .* got \(9, 3, 1, 1\)"):
+        explained(metric, Broken(lambda maps: maps[..., :1, :1], first=1))
+
+
+def test_an_original_map_that_is_not_finite_makes_the_distance_undefined():
+    batch = batch_of_kinds()
+    original = batch.attribution.clone()
+    original[:2, 0, 4, 4] = torch.tensor([torch.nan, torch.inf])
+    values = built("distance")(replace(batch, original=original))["distance"]
+    assert values[:3].isnan().tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize(
-    "name", ["sensitivity", "local_lipschitz", "random_logit", "parameter_randomization", "efficient_mprt"]
-)
+@pytest.mark.parametrize("name", EXPLAINING)
 def test_a_further_map_that_is_not_finite_makes_the_value_undefined(metric, name, value):
     """That of the image itself stops the run, but a random network may well have such a map."""
     batch = select(batch_of_kinds(), [0, 1])
@@ -159,7 +145,7 @@ def test_a_further_map_that_is_not_finite_makes_the_value_undefined(metric, name
     assert all(one[1].isfinite().all() for one in values.values())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", METRICS)
 def test_the_network_is_left_as_it_was(metric, name):
     batch = batch_of_kinds()
     before = {key: (id(value), value.clone()) for key, value in batch.network.state_dict(keep_vars=True).items()}

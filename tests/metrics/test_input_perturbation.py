@@ -1,9 +1,8 @@
-"""Input perturbation against a loop over samples, steps and regions, its invariances, and Quantus."""
+"""Input perturbation's invariances and arguments; loops and Quantus stand in ``tests/reference``."""
 
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,7 +13,6 @@ from canonxai.batch_size import BatchSize
 from canonxai.errors import UserError
 from canonxai.metrics import heatmap
 from canonxai.metrics.input_perturbation import InputPerturbation
-from canonxai.perturbation import paste, perturbation_curve, ranks
 from canonxai.random import Stream
 from tests.metrics import batches
 from tests.metrics.batches import of_map, select
@@ -37,11 +35,11 @@ class Network(nn.Module):
     All weights are integers, so all sums are exact in any order, and logits can be compared to the bit.
     """
 
-    def __init__(self, height=HEIGHT, width=WIDTH):
+    def __init__(self):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.kernel = torch.randint(-2, 3, (8, 3, 3, 3), generator=generator).double()
-        self.readout = torch.randint(-2, 3, (8 * height * width, CLASSES), generator=generator).double()
+        self.readout = torch.randint(-2, 3, (8 * HEIGHT * WIDTH, CLASSES), generator=generator).double()
 
     def forward(self, image):
         hidden = conv2d(image.double(), self.kernel, padding=1).relu()
@@ -81,60 +79,6 @@ def textbook_f(image, target, output):
     if output == "logit":
         return logits[target]
     return math.exp(logits[target]) / sum(math.exp(logit) for logit in logits)
-
-
-def textbook_counts(regions, steps, fraction, spacing):
-    counts = []
-    for step in range(1, steps + 1):
-        share = step / steps if spacing == "linear" else 100 ** ((step - steps) / (steps - 1))
-        counts.append(max(1, round(fraction * share * regions)))
-    return counts
-
-
-def textbook(batch, size, steps, fraction, spacing, output):
-    """The curves, one image at a time."""
-    corners = [(top, left) for top in range(0, HEIGHT, size) for left in range(0, WIDTH, size)]
-    all_noise = random.pixels(batch.seed, Stream.NOISE, batch.sample_id, (3, HEIGHT, WIDTH))
-    all_ties = random.bits(batch.seed, Stream.TIES, batch.sample_id, len(corners)).tolist()
-    curves = []
-    for image, attribution, noise, ties, target in zip(
-        batch.image, batch.attribution, all_noise, all_ties, batch.target.tolist(), strict=True
-    ):
-        scores = []
-        for top, left in corners:
-            score = 0.0
-            for y in range(top, min(top + size, HEIGHT)):
-                for x in range(left, min(left + size, WIDTH)):
-                    score += sum(attribution[:, y, x].tolist())
-            scores.append(score)
-        order = sorted(range(len(corners)), key=lambda region: (-scores[region], ties[region]))
-        curve = [textbook_f(image, target, output)]
-        for count in textbook_counts(len(corners), steps, fraction, spacing):
-            perturbed = image.clone()
-            for region in order[:count]:
-                top, left = corners[region]
-                for y in range(top, min(top + size, HEIGHT)):
-                    for x in range(left, min(left + size, WIDTH)):
-                        perturbed[:, y, x] = noise[:, y, x]
-            curve.append(textbook_f(perturbed, target, output))
-        curves.append(curve)
-    return curves
-
-
-@pytest.mark.parametrize("kind", ["continuous", "few levels", "constant"])
-@pytest.mark.parametrize(
-    ("size", "fraction", "linear", "log"), [(1, 0.6, 5, 3), (2, 0.6, 5, 2), (4, 1.0, 4, 2), (6, 1.0, 2, 2)]
-)
-@pytest.mark.parametrize(("spacing", "output"), [("linear", "probability"), ("log", "logit"), ("linear", "logit")])
-def test_curve_and_mean_fall_are_those_of_a_loop(kind, size, fraction, linear, log, spacing, output):
-    batch = explanation(heatmaps(kind))
-    steps = {"linear": linear, "log": log}[spacing]
-    arguments = {"steps": steps, "fraction": fraction, "spacing": spacing, "output": output}
-    values = InputPerturbation(size, **arguments)(batch)
-    expected = textbook(batch, size, **arguments)
-    falls = [sum(curve[0] - value for value in curve[1:]) / steps for curve in expected]
-    np.testing.assert_allclose(values["perturbation_curve"], expected, rtol=1e-12)
-    np.testing.assert_allclose(values["input_perturbation"], falls, rtol=1e-11, atol=1e-14)
 
 
 @pytest.mark.parametrize("spacing", ["linear", "log"])
@@ -268,34 +212,3 @@ def test_argument_out_of_its_range_is_told_by_name(argument, value, expected):
 def test_images_too_small_for_the_arguments_are_told(arguments, message):
     with pytest.raises(UserError, match=rf"^metric\.input_perturbation\.{message}"):
         InputPerturbation(**arguments)(explanation())
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_curve_is_that_of_pixel_flipping_of_quantus():
-    import quantus
-
-    generator = torch.Generator().manual_seed(3)
-    image = torch.randint(1, 256, (SAMPLES, 3, 6, 6), generator=generator).to(torch.uint8)
-    target = torch.tensor([0, 3, 1, 1, 2])
-    scores = torch.stack([torch.randperm(36, generator=generator).double() - 18 for _ in range(SAMPLES)]).view(-1, 6, 6)
-    # Quantus replaces channel values, three in a step: nearly equal ones of a pixel come after each other in its order
-    attribution = scores[:, None] + torch.tensor([0.0, 1e-3, 2e-3]).view(3, 1, 1)
-    network = Network(6, 6).eval()
-    expected = quantus.PixelFlipping(features_in_step=3, perturb_baseline=0.0, abs=False, normalise=False)(
-        model=network,
-        x_batch=image.numpy().astype(np.float64),
-        y_batch=target.numpy(),
-        a_batch=attribution.numpy(),
-        channel_first=True,
-        softmax=False,
-    )
-    curve = perturbation_curve(
-        lambda images, sample: network(images).gather(1, target[sample, None])[:, 0],
-        image,
-        paste(torch.zeros_like(image)),
-        ranks(heatmap(attribution), torch.arange(36).expand(SAMPLES, 36)),
-        torch.arange(1, 37),
-        batch_size=BatchSize(50),
-    )
-    # equal to the bit although Quantus converts the images to float32: pixel values are exact in it
-    np.testing.assert_array_equal(curve, expected)

@@ -17,6 +17,7 @@ from tests.report.study import METHODS, MODELS, write_cell, write_study
 FILES = {
     "report.html", "figures", "results.parquet", "results.csv", "results.tex", "comparison.parquet", "comparison.csv",
     "comparison.tex", "comparison.md", "claims.parquet", "claims.csv", "claims.tex",
+    *(f"reliability_{name}.{kind}" for name in ("floor", "agreement", "variance") for kind in ("parquet", "csv")),
 }  # fmt: skip
 MULTIRUN = ("-m", "method=gradient,lrp_eps", "canonize=true,false", "data.size=8", "trainer=cpu", "save_maps=2")
 

@@ -278,6 +278,59 @@ def test_points_tell_their_sample(page: Page) -> None:
     assert "sample " in text.text_content()
 
 
+# ---------------------------------------------------------------- metric reliability
+
+
+def cells_of(page: Page, table: str) -> list[list[str]]:
+    """The rows of a table of the first panel, without its head."""
+    rows = page.locator(f"#reliability table.{table}").first.locator("tbody tr").all_inner_texts()
+    return [[cell.strip() for cell in row.replace("−", "-").split("\t")] for row in rows]
+
+
+def test_reliability_of_the_metrics_is_shown_panel_by_panel(page: Page, report: Report) -> None:
+    reliability = report.reliability
+    summaries = page.locator("#reliability summary")
+    assert summaries.all_inner_texts() == [
+        f"{panel.name}: 3 methods and random maps, 3 metrics" for panel in reliability.panels
+    ]
+    tables = page.locator("#reliability table")
+    assert (tables.count(), tables.nth(0).is_visible(), tables.nth(3).is_visible()) == (3 * 4, True, False)
+    summaries.nth(1).click()
+    assert tables.nth(3).is_visible()
+
+    panel = reliability.panels[0]
+    marks = {"better": " ▲", "worse": " ▼", "undecided": " ○", "equal": " =", "no direction": ""}
+    for row, metric in zip(cells_of(page, "floor"), panel.metrics, strict=True):
+        floors = [floor for floor in reliability.of(panel, reliability.floor) if floor.metric == metric]
+        assert row[0] == metric.replace("_", " ")
+        assert row[2] == f"{floors[0].random:.3f}"
+        assert row[3:] == [f"{floor.difference:+.3f}{marks[floor.effect]}" for floor in floors]
+    (tau,) = reliability.of(panel, reliability.agreement)
+    assert tau.tau != pytest.approx(tau.tau_per_image, abs=0.01)
+    assert [row[1:] for row in cells_of(page, "agreement")] == [
+        ["", f"{tau.tau:.2f}"],
+        [f"{tau.tau_per_image:.2f}", ""],
+    ]
+    for row, told in zip(cells_of(page, "variance"), reliability.of(panel, reliability.variance), strict=True):
+        shares = [f"{share:.3f}" for share in (told.method, told.image, told.rest, told.partial)]
+        assert row == [told.metric.replace("_", " "), *shares, str(IMAGES), "0"]
+
+
+def test_what_the_reliability_of_metrics_lacks_is_told(visit: Callable[..., Page], tmp_path: Path) -> None:
+    nothing = {"localization": np.full(IMAGES, np.nan), "distance": 0.5}
+    for name, methods, values, told in (
+        ("one", ("ebp",), {"localization": 0.5}, ("No random map was computed", "no order", "nothing to explain")),
+        ("random", ("random",), {"localization": 0.5}, ("no method beside the random map", "no order", "nothing")),
+        ("undefined", ("ebp", "gbp", "random"), nothing, ("–", "There are not two metrics with a direction", "–")),
+    ):
+        for method in methods:
+            write_cell(tmp_path / name, method=method, canonize=False, values=values)
+        write_html(make_report(tmp_path / name), tmp_path / f"{name}.html")
+        text = visit(tmp_path / f"{name}.html").locator("#reliability").inner_text()
+        assert all(words in text for words in told)
+        assert "None" not in text and "nan" not in text
+
+
 # ---------------------------------------------------------------- maps
 
 

@@ -1,4 +1,7 @@
-"""Statistics of paired differences: against scipy's and slow textbook loops, and whether the intervals cover."""
+"""Statistics of paired differences: slow textbook loops, and whether the intervals cover.
+
+That they are scipy's where scipy has them stands in ``tests/reference``.
+"""
 
 from itertools import product
 from math import sqrt
@@ -58,15 +61,6 @@ def test_what_one_side_does_not_define_has_no_difference(original, canonized):
 
 
 # intervals
-
-
-@pytest.mark.parametrize("n", [2, 3, 50, 4000])  # 4000 does not fit in one batch of draws
-def test_interval_of_mean_is_the_bca_bootstrap_of_scipy(n):
-    values = np.random.default_rng(n).exponential(size=n)
-    expected = stats.bootstrap(
-        (values,), np.mean, n_resamples=2000, confidence_level=0.95, method="BCa", rng=np.random.default_rng(0)
-    ).confidence_interval
-    assert interval_of_mean(values) == pytest.approx(expected)
 
 
 def bca(values, resamples=2000):
@@ -263,12 +257,6 @@ def test_interval_of_contrast_by_class_covers_the_truth_in_95_of_100_samples_of_
 # tests
 
 
-@pytest.mark.parametrize("n", [2, 7, 30, 300])
-def test_wilcoxon_is_that_of_scipy(n):
-    values = normal(n, mean=0.2)
-    assert p_value(values) == stats.wilcoxon(values, zero_method="wilcox").pvalue
-
-
 def test_wilcoxon_leaves_out_differences_of_zero():
     values = normal(20, mean=0.5)
     assert p_value(np.r_[values, np.zeros(30)]) == p_value(values) < 0.2
@@ -305,17 +293,6 @@ def test_sign_flips_of_many_images_are_drawn_and_agree_with_students_test():
     assert p_value(values, "sign_flip") == pytest.approx(expected, rel=0.15)
     assert p_value(values, "sign_flip") == p_value(values.copy(), "sign_flip")
     assert p_value(values + 5, "sign_flip") == pytest.approx(1 / 10_000)  # none as far, of 9,999 and the data
-
-
-@pytest.mark.parametrize("n", [20, 33, 5_000])
-def test_drawn_sign_flips_agree_with_scipys(n):
-    values = normal(n)
-    values += 1.0 / n**0.5 - values.mean()
-    expected = stats.permutation_test(
-        (values,), np.mean, permutation_type="samples", vectorized=True, n_resamples=9_999, rng=0, batch=500
-    ).pvalue
-    assert 0.01 < expected < 0.5
-    assert p_value(values, "sign_flip", 49_999) == pytest.approx(expected, rel=0.15)
 
 
 @pytest.mark.parametrize(
@@ -358,10 +335,7 @@ def test_an_unknown_test_is_told():
 
 
 def test_cohens_d_is_the_mean_over_the_standard_deviation_of_a_sample():
-    assert cohens_d(np.array([1.0, 2.0, 3.0])) == pytest.approx(2.0)
-    values = normal(30, mean=0.4)
-    expected = stats.ttest_1samp(values, 0).statistic / sqrt(30)
-    assert cohens_d(values) == pytest.approx(expected) == -cohens_d(-values)
+    assert cohens_d(np.array([1.0, 2.0, 3.0])) == pytest.approx(2.0) == -cohens_d(-np.array([1.0, 2.0, 3.0]))
 
 
 @pytest.mark.parametrize(
@@ -391,26 +365,10 @@ def test_probability_better_counts_equal_images_half(values, higher, expected):
 # Holm's correction
 
 
-def textbook_holm(p_values):
-    """Rejects step by step: the adjusted p is the smallest level at which a hypothesis is rejected."""
-    m, adjusted = len(p_values), [0.0] * len(p_values)
-    largest = 0.0
-    for step, index in enumerate(sorted(range(m), key=p_values.__getitem__)):
-        largest = max(largest, p_values[index] * (m - step))
-        adjusted[index] = min(largest, 1.0)
-    return adjusted
-
-
 def test_holm_of_published_examples():
     # R: p.adjust(c(0.01, 0.02, 0.03, 0.04, 0.05), "holm"), and the four p of the Wikipedia's example
     assert holm([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx([0.05, 0.08, 0.09, 0.09, 0.09])
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-
-
-@pytest.mark.parametrize("m", [1, 2, 10, 50])
-def test_holm_is_the_textbooks(m):
-    p_values = np.random.default_rng(m).uniform(size=m) ** 3
-    assert holm(p_values.tolist()) == pytest.approx(textbook_holm(p_values.tolist()))
 
 
 def test_holm_rejects_exactly_what_the_step_down_procedure_rejects():

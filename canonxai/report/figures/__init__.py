@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-from canonxai.report.figures import curves, heatmaps, localization, perturbation, scatter
+from canonxai.report.figures import curves, heatmaps, localization, perturbation, reliability, scatter
 from canonxai.report.figures.style import save
 from canonxai.report.report import Report
 
@@ -28,6 +28,7 @@ def draw_all(report: Report, folder: Path, samples: Sequence[int] | None = None)
         perturbation.draw(report),
         curves.draw(report),
         scatter.draw(report),
+        reliability.draw(report),
     )
     paths = []
     for name, figure in drawn:

@@ -1,9 +1,9 @@
 """Every rule again, slowly: each layer is a matrix, each image is on its own, each rule is its formula."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd.functional import jacobian
@@ -12,6 +12,9 @@ from canonxai.attribution import Method, Query
 from canonxai.attribution.deconvnet import DeconvNet
 from canonxai.attribution.ebp import ExcitationBackprop
 from canonxai.attribution.gbp import GuidedBackprop
+from canonxai.attribution.gradient import Gradient
+from canonxai.attribution.ig import IntegratedGradients
+from canonxai.attribution.ixg import InputXGradient
 from canonxai.attribution.lrp import (
     LRPEpsilon,
     LRPEpsilonAlpha2Beta1,
@@ -22,7 +25,8 @@ from canonxai.attribution.lrp import (
     LRPEpsilonPlusFlat,
 )
 from canonxai.canonizers import ExactMergeBatchNorm
-from tests.networks import difference, query, randomize
+from tests.networks import query, randomize
+from tests.reference.comparison import Comparison, Comparisons, Pairs
 
 EPSILON, STABILIZER, GAMMA = 0.03, 0.02, 0.4  # large and all different, so that a mix-up shows
 
@@ -192,8 +196,6 @@ LRP = {
     LRPEpsilonGammaFlat: lambda query: rules(gamma, flat),
     ExcitationBackprop: lambda query: rules_of_ebp,
 }
-every_rule = pytest.mark.parametrize("kind", LRP)
-every_head = pytest.mark.parametrize("pool", [True, False], ids=["pool", "flatten"])
 
 
 def build(kind: type[Method], **arguments: object) -> Method:
@@ -205,66 +207,94 @@ def build(kind: type[Method], **arguments: object) -> Method:
     return kind(**arguments)
 
 
-@every_rule
-@every_head
-@pytest.mark.parametrize("zero_params", [None, ["bias"], ["weight"]])
-def test_maps_are_those_of_the_formulas(kind, pool, zero_params):
-    image = query(classifier(pool), size=8)
-    expected = backward(image, LRP[kind](image), zero_params or ())
-    result = build(kind, zero_params=zero_params)(image)
-    if zero_params == ["weight"]:
-        assert expected.abs().max() == result.abs().max() == 0
-    else:
-        assert difference(result, expected) < 1e-10
+COMPARISONS = Comparisons("formula, float64")
+TOLERANCE = 1e-12
+NAMES = {
+    LRPEpsilon: "lrp_eps",
+    LRPEpsilonPlus: "lrp_eps_plus",
+    LRPEpsilonPlusFlat: "lrp_eps_plus_flat",
+    LRPEpsilonAlpha2Beta1: "lrp_eps_a2b1",
+    LRPEpsilonAlpha2Beta1Flat: "lrp_eps_a2b1_flat",
+    LRPEpsilonGammaBox: "lrp_eps_gamma_box",
+    LRPEpsilonGammaFlat: "lrp_eps_gamma_flat",
+    ExcitationBackprop: "ebp",
+}
 
 
-@every_rule
-@every_head
-def test_of_a_network_with_batch_norm_canonization_makes_the_maps_those_of_the_merged_network(kind, pool):
-    original = query(classifier(pool, batch_norm=True), size=8)
-    canonized = query(merged(original.model), size=8)
-    torch.testing.assert_close(original.model(original.input), canonized.model(canonized.input))
-    for image, canonizers in ((original, []), (canonized, [ExactMergeBatchNorm()])):
-        result = build(kind)(original, canonizers)
-        assert difference(result, backward(image, LRP[kind](image))) < 1e-10
+def compared(kind: type[Method]) -> Pairs:
+    """With a pool or all positions; with biases or as if they were zero; and BatchNorm, canonized and not."""
+    for pool in (True, False):
+        for zero_params in (None, ["bias"]):
+            image = query(classifier(pool), size=8)
+            expected = backward(image, LRP[kind](image), zero_params or ())
+            yield from zip(build(kind, zero_params=zero_params)(image), expected, strict=True)
+        original = query(classifier(pool, batch_norm=True), size=8)
+        canonized = query(merged(original.model), size=8)
+        torch.testing.assert_close(original.model(original.input), canonized.model(canonized.input))
+        for image, canonizers in ((original, []), (canonized, [ExactMergeBatchNorm()])):
+            yield from zip(build(kind)(original, canonizers), backward(image, LRP[kind](image)), strict=True)
 
 
-@every_head
-def test_before_relus_the_generalised_gamma_rule_is_the_published_one(pool):
-    image = query(classifier(pool), size=8)
-    expected = backward(image, rules(gamma_of_positive_inputs, flat))
-    assert difference(build(LRPEpsilonGammaFlat)(image), expected) < 1e-10
+COMPARISONS += [
+    Comparison(name, COMPARISONS.reference, TOLERANCE, partial(compared, kind)) for kind, name in NAMES.items()
+]
 
 
-@every_head
-@pytest.mark.parametrize("kind", [GuidedBackprop, DeconvNet])
-@pytest.mark.parametrize("batch_norm", [True, False])
-def test_guided_backprop_and_deconvnet_are_the_gradient_with_another_relu(kind, pool, batch_norm):
-    def guided(x, w, b, r):
-        return r * (x > 0) * (r > 0)
-
-    def deconvolved(x, w, b, r):
-        return r * (r > 0)
-
-    relu = guided if kind is GuidedBackprop else deconvolved
-    image = query(classifier(pool, batch_norm), size=8)
-    expected = backward(image, lambda i, layer: relu if isinstance(layer, nn.ReLU) else derivative)
-    assert difference(kind()(image), expected) < 1e-10
+@COMPARISONS(
+    "lrp_eps_gamma_flat",
+    TOLERANCE,
+    "the generalised rule equals the published one, w + gamma w+, where inputs are >= 0",
+    "published gamma rule, float64",
+)
+def published_gamma() -> Pairs:
+    for pool in (True, False):
+        image = query(classifier(pool), size=8)
+        yield from zip(
+            build(LRPEpsilonGammaFlat)(image), backward(image, rules(gamma_of_positive_inputs, flat)), strict=True
+        )
 
 
-@every_head
-def test_the_epsilon_rule_conserves_the_relevance_of_a_network_without_biases(pool):
-    image = query(classifier(pool, bias=False), size=8)
-    total = LRPEpsilon(epsilon=1e-12, stabilizer=1e-12)(image).sum((1, 2, 3))
-    torch.testing.assert_close(total, torch.ones(3).double(), rtol=1e-6, atol=0)
+def with_relu(method: Method, relu: Rule) -> Pairs:
+    """The gradient, but for ReLUs."""
+    for pool in (True, False):
+        for batch_norm in (True, False):
+            image = query(classifier(pool, batch_norm), size=8)
+            yield from zip(
+                method(image),
+                backward(image, lambda i, layer: relu if isinstance(layer, nn.ReLU) else derivative),
+                strict=True,
+            )
 
 
-@every_head
-def test_the_epsilon_rule_conserves_relevance_if_biases_count_as_zero(pool):
-    image = query(classifier(pool), size=8)
-    with_bias, without = (
-        LRPEpsilon(epsilon=1e-12, stabilizer=1e-12, zero_params=zero_params)(image).sum((1, 2, 3))
-        for zero_params in (None, ["bias"])
-    )
-    torch.testing.assert_close(without, torch.ones(3).double(), rtol=1e-6, atol=0)
-    assert ((with_bias - 1).abs() > 0.01).all()
+@COMPARISONS("gradient", TOLERANCE)
+def gradient() -> Pairs:
+    yield from with_relu(Gradient(), derivative)
+
+
+@COMPARISONS("gbp", TOLERANCE)
+def guided() -> Pairs:
+    yield from with_relu(GuidedBackprop(), lambda x, w, b, r: r * (x > 0) * (r > 0))
+
+
+@COMPARISONS("deconvnet", TOLERANCE)
+def deconvolved() -> Pairs:
+    yield from with_relu(DeconvNet(), lambda x, w, b, r: r * (r > 0))
+
+
+@COMPARISONS("ixg", TOLERANCE)
+def input_x_gradient() -> Pairs:
+    image = query(classifier(pool=True), size=8)
+    yield from zip(InputXGradient()(image), image.input * backward(image, lambda i, layer: derivative), strict=True)
+
+
+@COMPARISONS("ig", TOLERANCE, "the right Riemann sum")
+def integrated_gradients() -> Pairs:
+    image = query(classifier(pool=True), size=8)
+    for baseline, start in (("mean", torch.zeros_like(image.input)), ("black", image.low.expand_as(image.input))):
+        total = torch.zeros_like(image.input)
+        for step in (1, 2, 3):
+            point = replace(image, input=start + step / 3 * (image.input - start))
+            total += backward(point, lambda i, layer: derivative)
+        yield from zip(
+            IntegratedGradients(steps=3, baseline=baseline)(image), (image.input - start) * total / 3, strict=True
+        )
