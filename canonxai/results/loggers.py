@@ -88,6 +88,9 @@ def start_run(folder: Path, project: str, entity: str | None, mode: str, timeout
         UserError: if ``mode`` is unknown, or W&B refuses the project's name or a setting of the environment.
     """
     check_choice("logger.mode", mode, ("auto", "online", "offline"))
+    # else logging a table, and the reports of W&B about itself at the end, wait much longer
+    os.environ.setdefault("WANDB_HTTP_TIMEOUT", str(timeout))
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
     defaults = wandb_settings()
@@ -101,7 +104,13 @@ def start_run(folder: Path, project: str, entity: str | None, mode: str, timeout
             dir=folder,
             mode=mode,
             settings=wandb.Settings(
-                init_timeout=timeout, finish_timeout=timeout, finish_timeout_raises=True, silent=True, console="off"
+                init_timeout=timeout,
+                finish_timeout=timeout,
+                finish_timeout_raises=True,
+                x_graphql_timeout_seconds=timeout,
+                x_graphql_retry_max=0,
+                silent=True,
+                console="off",
             ),
             **about,
         )

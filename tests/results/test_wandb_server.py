@@ -1,15 +1,24 @@
-"""A Weights & Biases server that dies, hangs, dawdles or throws one out: no run is stopped, delayed or changed by it."""
+"""A Weights & Biases server that dies, hangs, dawdles or throws one out: no run is stopped, delayed or changed by it.
+
+The runs are forks of a process, which is this file as a program, that has imported everything but started nothing.
+"""
 
 import gzip
 import json
+import logging
 import os
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
+from canonxai.config import CONF, register
+from canonxai.run import run
 from tests.conftest import ROOT
 from tests.killed import results
 from tests.tiny import CELL
@@ -18,6 +27,7 @@ KEY = "a1" * 20
 PROJECT = {"id": "2", "name": "canonxai", "entity": {"id": "3", "name": "me"}}
 BUCKET = {"id": "1", "name": "run", "displayName": "run", "config": "{}", "historyLineCount": 0, "project": PROJECT}
 ANSWERS = {
+    "createRunFiles": {"createRunFiles": {"runID": "run", "uploadHeaders": [], "files": []}},
     "upsertBucket": {"upsertBucket": {"bucket": BUCKET, "inserted": True}},
     "viewer": {"viewer": {"id": "9", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}},
 }
@@ -51,7 +61,7 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def do_POST(self):  # noqa: N802
+    def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with self.server.lock:
             self.server.asked += 1
@@ -79,49 +89,73 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def run(folder, **environment):
-    """The tiny cell as a process, with the key of somebody who has logged in."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-    home = {"HOME": str(folder / "home"), "NETRC": str(folder / "home" / ".netrc"), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "canonxai", *CELL, "logger=wandb", "logger.timeout=2", "hydra.run.dir=cell"]
-    folder.mkdir(exist_ok=True)
-    environment = inherited | home | environment
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+#: how many requests are answered well, what happens then, and what the run tells
+OFFLINE = "W&B: could not go online within 2 s"
+LATER = "W&B: the server has not taken all in time; to upload this run later: wandb sync "
+CASES = {
+    "hangs from the start": (0, "hangs", OFFLINE),
+    "hangs once the run is online": (1, "hangs", LATER),
+    "dies once the run is online": (1, "dies", LATER),
+    "throws the run out": (1, "throws out", ""),
+    "dawdles": (0, "dawdles", ""),
+}
+
+
+def main(folder, **ports):
+    """Runs the tiny cell beside each other, for each server as somebody who has logged in there."""
+    register()
+    children = []
+    for name, port in ports.items():
+        (folder / name / "home").mkdir(parents=True)
+        if (child := os.fork()) == 0:
+            told = os.open(folder / name / "told", os.O_CREAT | os.O_WRONLY)
+            os.dup2(told, 1)
+            os.dup2(told, 2)
+            home = folder / name / "home"
+            os.environ.update(HOME=str(home), NETRC=str(home / ".netrc"))
+            if port:
+                os.environ.update(WANDB_API_KEY=KEY, WANDB_BASE_URL=f"http://127.0.0.1:{port}")
+            logging.basicConfig(level=logging.INFO)
+            with initialize_config_dir(str(CONF), version_base="1.3"):
+                cfg = compose("config", overrides=[*CELL, "logger=wandb", "logger.timeout=2"])
+            run(cfg, folder / name / "cell")
+            sys.exit()  # with what is to be done at the end
+        children.append(child)
+    for child, name in zip(children, ports, strict=True):
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        (folder / name / "code").write_text(str(code))
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The results without a logger that could disturb."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    done = run(folder, WANDB_MODE="offline")
-    assert done.returncode == 0, done.stderr
-    return results(folder / "cell")
+def ended(tmp_path_factory):
+    """The folder of all runs, and how often each server was asked."""
+    folder = tmp_path_factory.mktemp("runs")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    with ExitStack() as stack:
+        servers = {name: stack.enter_context(Server(good, then)) for name, (good, then, _) in CASES.items()}
+        ports = [f"{name}={server.server_port}" for name, server in servers.items()]
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.results.test_wandb_server", str(folder), "undisturbed=", *ports],
+            cwd=ROOT, env=inherited | {"PYTHONPATH": str(ROOT)}, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0
+        return folder, {name: server.asked for name, server in servers.items()}
 
 
-OFFLINE = "W&B: could not go online within 2 s"
-LATER = "W&B: the server has not taken all in time; to upload this run later: wandb sync "
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_ends_with_its_results_whatever_the_server_does(name, ended):
+    folder, asked = ended
+    good, _, expected = CASES[name]
+    told = (folder / name / "told").read_text()
+    assert (folder / name / "code").read_text() == "0", told
+    assert asked[name] > good and expected in told
+    cell = folder / name / "cell"
+    assert results(cell) == results(folder / "undisturbed" / "cell")
+    assert json.loads((cell / "summary.json").read_text())["images"] == 12
+    assert len(list((cell / "wandb").glob("offline-run-*/*.wandb"))) == (expected == OFFLINE)
+    assert "Traceback" not in told
+    assert KEY not in told
 
 
-@pytest.mark.parametrize(
-    ("good", "then", "told"),
-    [
-        (0, "hangs", OFFLINE),
-        (1, "hangs", LATER),  # as soon as the run is online
-        (1, "dies", LATER),
-        (1, "throws out", ""),
-        (0, "dawdles", ""),
-    ],
-)
-def test_a_run_ends_with_its_results_whatever_the_server_does(good, then, told, undisturbed, tmp_path):
-    with Server(good, then) as server:
-        done = run(tmp_path, WANDB_API_KEY=KEY, WANDB_BASE_URL=f"http://127.0.0.1:{server.server_port}")
-    assert done.returncode == 0, done.stderr
-    assert server.asked > good
-    assert told in done.stderr + done.stdout
-    assert results(tmp_path / "cell") == undisturbed
-    assert json.loads((tmp_path / "cell" / "summary.json").read_text())["images"] == 12
-    assert len(list((tmp_path / "cell" / "wandb").glob("offline-run-*/*.wandb"))) == (told == OFFLINE)
-    assert "Traceback" not in done.stderr
-    assert KEY not in done.stderr + done.stdout + (tmp_path / "cell" / "canonxai.log").read_text()
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), **dict(argument.split("=") for argument in sys.argv[2:]))
