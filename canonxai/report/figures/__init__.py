@@ -13,7 +13,7 @@ def draw_all(report: Report, folder: Path, samples: Sequence[int] | None = None)
     """Writes all figures of a report as PDF and PNG; figures of an earlier report are removed.
 
     Args:
-        report: what is drawn.
+        report: what is drawn, see :attr:`Report.drawn`.
         folder: where to.
         samples: of the heatmaps; ``None`` for the most different ones.
 
@@ -22,7 +22,8 @@ def draw_all(report: Report, folder: Path, samples: Sequence[int] | None = None)
     """
     for old in (*folder.glob("*.png"), *folder.glob("*.pdf")):
         old.unlink()
-    drawn = chain(
+    report = report.drawn
+    figures = chain(
         heatmaps.draw(report, samples),
         localization.draw(report),
         perturbation.draw(report),
@@ -30,7 +31,7 @@ def draw_all(report: Report, folder: Path, samples: Sequence[int] | None = None)
         scatter.draw(report),
     )
     paths = []
-    for name, figure in drawn:
+    for name, figure in figures:
         save(figure, folder / name)
         paths.append(folder / f"{name}.png")
     return paths

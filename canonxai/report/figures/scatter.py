@@ -13,11 +13,13 @@ from canonxai.report.figures.style import CANONIZED, words
 from canonxai.report.report import Report
 from canonxai.report.statistics import differences
 
+POINTS = 10_000  #: images in a panel, of which each is an object in the PDF
+
 
 def draw(report: Report) -> Iterator[tuple[str, Figure]]:
     """Each image's difference, canonized minus original, against its box fraction, a panel for each method.
 
-    It shows image by image what the study's Figures 3 and 4 average. Methods that canonization changes on no image are
+    At most :data:`POINTS` images, evenly chosen. It shows image by image what the study's Figures 3 and 4 average. Methods that canonization changes on no image are
     named in the title instead.
 
     Args:
@@ -53,10 +55,11 @@ def _title(pair: Pair) -> str:
 
 
 def _points(pair: Pair, metric: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Box fractions and differences of the images for which both maps' metrics are defined."""
+    """Box fractions and differences of evenly chosen images for which both maps' metrics are defined."""
     difference = differences(*pair.columns(metric))
-    defined = ~np.isnan(difference)
-    return pair.image("box_fraction")[defined], difference[defined]
+    defined = np.flatnonzero(~np.isnan(difference))
+    chosen = defined[np.unique(np.linspace(0, len(defined) - 1, min(POINTS, len(defined))).astype(int))]
+    return pair.image("box_fraction")[chosen], difference[chosen]
 
 
 def _heading(where: str, unchanged: list[str], width: float) -> str:
