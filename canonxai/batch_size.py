@@ -62,11 +62,9 @@ class BatchSize:
             start = block.stop
         return torch.cat(blocks, 1).transpose(0, 1).contiguous()
 
-    def rows(
-        self, compute: Callable[[range], Shaped[Tensor, "rows *values"]], samples: int
-    ) -> Shaped[Tensor, "samples *values"]:
-        """The values of all samples, which are computed at once if they fit into memory."""
-        return self._chunk(lambda _, part: compute(part)[None], range(1), range(samples))[0]
+    def rows(self, compute: Callable[[slice], Tensor], samples: int) -> Shaped[Tensor, "samples *values"]:
+        """What is computed of each sample: of all at once, or of fewer if memory is too small for all."""
+        return self._chunk(lambda _, part: compute(slice(part.start, part.stop))[None], range(1), range(samples))[0]
 
     def _chunk(self, evaluate: Evaluate, steps: range, samples: range) -> Tensor:
         start, count = time.perf_counter(), len(steps) * len(samples)

@@ -1,7 +1,7 @@
 """The step that Lightning's predict loop drives: a batch is attributed, then the maps are evaluated."""
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
@@ -100,7 +100,8 @@ class Explainer(LightningModule):
         self.outputs, self.target, self.seed = outputs, target, seed
         self.verify, self.tolerance = verify, tolerance
         self.originals = originals or OriginalMaps(memory=0)
-        self.at_once = BatchSize(sys.maxsize, "data.batch_size")  # a whole batch, or what of it fits into memory
+        # a whole batch, or what of it fits into memory, which for maps is less than for logits
+        self.logits_at_once, self.maps_at_once = (BatchSize(sys.maxsize, "data.batch_size") for _ in range(2))
         self.verified = 0
         self.agreement = Agreements()
 
@@ -112,7 +113,7 @@ class Explainer(LightningModule):
     def observe(self, batch: Batch) -> Observation:
         """What there is to know of a batch before it is explained; the first images verify the networks."""
         image, evaluator = batch["image"], self.evaluator
-        logits = self._in_parts(lambda rows: evaluator(image[rows]), len(image))
+        logits = self.logits_at_once.rows(lambda rows: evaluator(image[rows]), len(image))
         _check_finite("model", "logits", logits, batch["sample_id"])
         expected = self.outputs or max(int(batch["label"].max()) + 1, logits.shape[1])
         check(
@@ -129,8 +130,8 @@ class Explainer(LightningModule):
             evaluator.compare(self.explained, image[rows], target[rows])
             return target[rows]
 
-        self._in_parts(verify, min(len(image), self.verify - self.verified))
-        self._in_parts(compare, min(len(image), evaluator.verify - evaluator.effect.images))
+        self.logits_at_once.rows(verify, min(len(image), self.verify - self.verified))
+        self.logits_at_once.rows(compare, min(len(image), evaluator.verify - evaluator.effect.images))
         return Observation(logits, target)
 
     def explain(self, batch: Batch, observation: Observation) -> Evaluation:
@@ -201,18 +202,14 @@ class Explainer(LightningModule):
     ) -> Float[Tensor, "batch channels height width"]:
         return self._maps(self._query(input, target, sample_id), self.canonizers)
 
-    def _in_parts(self, compute: Callable[[slice], Tensor], images: int) -> Tensor:
-        """What is computed of so many images: of all at once, or of fewer if memory is too small for all."""
-        return self.at_once.rows(lambda part: compute(slice(part.start, part.stop)), images)
-
     def _maps(self, query: Query, canonizers: Sequence[Canonizer] = ()) -> Float[Tensor, "n channels height width"]:
         def compute(rows: slice) -> Tensor:
             input, target, sample_id = query.input[rows], query.target[rows], query.sample_id[rows]
-            return self._maps_at_once(replace(query, input=input, target=target, sample_id=sample_id), canonizers)
+            return self._some_maps(replace(query, input=input, target=target, sample_id=sample_id), canonizers)
 
-        return self._in_parts(compute, len(query.input))
+        return self.maps_at_once.rows(compute, len(query.input))
 
-    def _maps_at_once(self, query: Query, canonizers: Sequence[Canonizer]) -> Float[Tensor, "n channels height width"]:
+    def _some_maps(self, query: Query, canonizers: Sequence[Canonizer]) -> Float[Tensor, "n channels height width"]:
         maps = self.method(query, canonizers)
         batch, _, height, width = query.input.shape
         check(

@@ -173,7 +173,7 @@ def close(logger: Logger, failed: bool = False) -> None:
         if isinstance(logger, WandbLogger):
             logger.experiment.finish(exit_code=int(failed))
     except TimeoutError:
-        where = Path(logger.experiment.dir).parent  # type: ignore[union-attr]
+        where = Path(logger.experiment.dir).parent  # type: ignore[attr-defined]
         log.warning("W&B: the server has not taken all in time; to upload this run later: wandb sync %s", where)
     except Exception as error:
         log.warning("logger: its run could not be ended (%s: %s)", type(error).__name__, error)

@@ -9,7 +9,7 @@ from scipy.special import ndtr, ndtri
 
 LEVEL = 0.95
 RESAMPLES = 2_000
-MOST_VALUES = 10_000  #: that are drawn; of more, the means of so many random groups are
+MOST_VALUES = 5_000  #: that are drawn; of more, the means of so many random groups are
 _DRAWS_AT_ONCE = 1_000_000
 
 
@@ -82,17 +82,18 @@ def _drawn(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " _"]:
     Groups are random, of equal size but for one value, and keep both what an interval of a mean is made of: the mean's
     variance, and its skewness, as ``skewness / sqrt(n)`` is the same for n values and for m means of n / m.
     """
-    deviations = values - values.mean()
+    deviations = np.asarray(values - values.mean())
     if (n := len(values)) <= MOST_VALUES:
         return deviations
     group = np.random.default_rng(0).permutation(n) % MOST_VALUES
-    return np.bincount(group, deviations) * (MOST_VALUES / n)
+    return np.asarray(np.bincount(group, deviations) * (MOST_VALUES / n))
 
 
 def _scatter_of_means(deviations: Float[np.ndarray, " n"], seed: int = 0) -> Float[np.ndarray, " resamples"]:
     """The means of :data:`RESAMPLES` seeded bootstrap samples."""
     counts = _counts(len(deviations), RESAMPLES, seed)
-    return np.concatenate([rows.astype(np.float64) @ deviations for rows in _chunks(counts)]) / len(deviations)
+    sums = [rows.astype(np.float64) @ deviations for rows in _chunks(counts)]
+    return np.asarray(np.concatenate(sums) / len(deviations))
 
 
 @lru_cache(maxsize=8)  # cells of a study have the same images
