@@ -9,7 +9,7 @@ from canonxai.report.cells import Pair, Problem, Study
 from canonxai.report.claims import Answer, Claims, Evidence
 from canonxai.report.comparison import Comparison, Result, Statistics, comparisons, results, warnings
 
-DRAWN = 60  #: pairs in the figures: pictures of hundreds of panels say nothing, and take minutes
+DRAWN, NETWORKS = 60, 12  #: pairs, and networks, in the figures: hundreds of panels say nothing, and take minutes
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Report:
 
     @cached_property
     def drawn(self) -> "Report":
-        """What the figures show: at most :data:`DRAWN` pairs, of whole networks, with their results of this study."""
+        """What the figures show: at most :data:`DRAWN` pairs, of whole networks, as they are in this study."""
         networks: dict[tuple[str, ...], list[Pair]] = defaultdict(list)
         for pair in self.study.pairs:
             networks[pair.canonized.data, pair.canonized.model, pair.variant].append(pair)
         chosen: list[Pair] = []
-        for pairs in networks.values():
+        for pairs in list(networks.values())[:NETWORKS]:
             if not chosen or len(chosen) + len(pairs) <= DRAWN:
                 chosen += pairs[:DRAWN]
         if len(chosen) == len(self.study.pairs):
