@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
+from canonxai.files import file_name
 from canonxai.report.figures import curves, heatmaps, localization, perturbation, scatter
 from canonxai.report.figures.style import save
 from canonxai.report.report import Report
@@ -32,6 +33,7 @@ def draw_all(report: Report, folder: Path, samples: Sequence[int] | None = None)
     )
     paths = []
     for name, figure in figures:
+        name = file_name(name)  # of which parts are names that strangers gave
         save(figure, folder / name)
         paths.append(folder / f"{name}.png")
     return paths
