@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run paper test lint format coverage references bench docs clean
+.PHONY: help run paper test lint format coverage references bench advisories docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -33,6 +33,10 @@ references: .venv/.test  ## compare methods, metrics and statistics with others'
 
 bench: .venv/.test  ## measure speed and memory beside peers, on an idle machine, into benchmarks/results
 	$(BIN)/python -m benchmarks
+
+advisories: .venv/.test  ## look for known vulnerabilities of what is installed, before a release; asks a database on the internet
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[advisories]'
+	$(BIN)/python -m pip_audit --skip-editable
 
 docs:  ## put the figures of the README's studies, computed before, into the README
 	$(BIN)/python -m canonxai.report.readme README.md multirun/paper/report multirun/architectures/report multirun/threshold/report

@@ -16,7 +16,7 @@ from rich.console import Console
 from benchmarks.harness import ROOT, Settings, device, show, write
 
 #: in the order in which they run; the grid reads what the first two found
-NAMES = ("perturbation", "attribution", "grid", "cell", "growth", "devices", "loading")
+NAMES = ("perturbation", "attribution", "grid", "cell", "growth", "load", "devices", "loading")
 
 
 def main() -> None:

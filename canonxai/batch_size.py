@@ -29,6 +29,7 @@ class BatchSize:
 
     Args:
         size: an integer >= 1, or ``auto``.
+        argument: the setting that it is, for messages.
 
     Attributes:
         size: that of the next chunk.
@@ -37,10 +38,10 @@ class BatchSize:
         UserError: if ``size`` is neither; on evaluation, if a single image does not fit into memory.
     """
 
-    def __init__(self, size: int | str = 256) -> None:
+    def __init__(self, size: int | str = 256, argument: str = "perturbation.batch_size") -> None:
         number = size if isinstance(size, int) else 1
-        check(size == "auto" or (isinstance(size, int) and number >= 1), "perturbation.batch_size",
-              "an integer >= 1, or auto", size)  # fmt: skip
+        check(size == "auto" or (isinstance(size, int) and number >= 1), argument, "an integer >= 1, or auto", size)
+        self.argument = argument
         self.grows = size == "auto"
         self.size = FIRST if self.grows else number
         self._rates: list[float] = []
@@ -60,6 +61,10 @@ class BatchSize:
             blocks.append(torch.cat(chunks))
             start = block.stop
         return torch.cat(blocks, 1).transpose(0, 1).contiguous()
+
+    def rows(self, compute: Callable[[slice], Tensor], samples: int) -> Shaped[Tensor, "samples *values"]:
+        """What is computed of each sample: of all at once, or of fewer if memory is too small for all."""
+        return self._chunk(lambda _, part: compute(slice(part.start, part.stop))[None], range(1), range(samples))[0]
 
     def _chunk(self, evaluate: Evaluate, steps: range, samples: range) -> Tensor:
         start, count = time.perf_counter(), len(steps) * len(samples)
@@ -88,11 +93,11 @@ class BatchSize:
     def _step_back(self, count: int) -> None:
         if count == 1:
             raise UserError(
-                "perturbation.batch_size: expected memory for one image at least, got too little. Free memory of the "
-                "device, or use smaller images or a smaller data.batch_size."
+                f"{self.argument}: expected memory for one image at least, got too little. Free memory of the device, "
+                "or use smaller images or a smaller data.batch_size."
             )
         self.size, self.grows = count // 2, False
-        log.warning("perturbation: %d images at once do not fit into memory, now %d", count, self.size)
+        log.warning("%s: %d images at once do not fit into memory, now %d", self.argument, count, self.size)
 
     def _measured(self, values: Tensor, count: int, start: float) -> None:
         """Takes note of the rate at this size and, once it is known, chooses the next."""

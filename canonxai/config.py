@@ -30,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from canonxai.errors import UserError, conversion
+from canonxai.files import file_name
 from canonxai.models.preprocessing import Preprocessing
 
 _here = Path(__file__).resolve().parent
@@ -281,7 +282,7 @@ def cell_name(cfg: DictConfig, methods: Sequence[str] = ()) -> str:
     if methods:
         settings["method"], method = list(methods), f"{len(methods)}_methods"
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
-    return f"{cfg.data.name}-{cfg.model.name}-{method}-{state(cfg)}-{digest[:8]}"
+    return file_name(f"{cfg.data.name}-{cfg.model.name}-{method}-{state(cfg)}-{digest[:8]}")
 
 
 def check_groups(cfg: DictConfig) -> None:

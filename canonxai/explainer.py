@@ -1,7 +1,8 @@
 """The step that Lightning's predict loop drives: a batch is attributed, then the maps are evaluated."""
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from zennit.canonizers import Canonizer
 
 from canonxai.attribution import Method, Query
+from canonxai.batch_size import BatchSize
 from canonxai.canonizers import Agreements, canonization_agreement
 from canonxai.config import Target
 from canonxai.data import Batch
@@ -99,6 +101,8 @@ class Explainer(LightningModule):
         self.outputs, self.target, self.seed = outputs, target, seed
         self.verify, self.tolerance = verify, tolerance
         self.originals = originals or OriginalMaps(memory=0)
+        # a whole batch, or what of it fits into memory, which for maps is less than for logits
+        self.logits_at_once, self.maps_at_once = (BatchSize(sys.maxsize, "data.batch_size") for _ in range(2))
         self.verified = 0
         self.agreement = Agreements()
 
@@ -109,16 +113,26 @@ class Explainer(LightningModule):
 
     def observe(self, batch: Batch) -> Observation:
         """What there is to know of a batch before it is explained; the first images verify the networks."""
-        logits = self.evaluator(batch["image"])
+        image, evaluator = batch["image"], self.evaluator
+        logits = self.logits_at_once.rows(lambda rows: evaluator(image[rows]), len(image))
         check_finite("model", "logits", logits, batch["sample_id"])
         expected = self.outputs or max(int(batch["label"].max()) + 1, logits.shape[1])
         check(
             logits.shape[1] == expected, "model", f"{expected} outputs, one for each class", logits.shape[1],
             "Choose a model for the data set's classes, or name those of its outputs in model.classes.",
         )  # fmt: skip
-        self._verify(batch["image"])
         target = batch["label"] if self.target is Target.label else logits.argmax(1)
-        self.evaluator.compare(self.explained, batch["image"], target)
+
+        def verify(rows: slice) -> Tensor:
+            self._verify(image[rows])
+            return target[rows]
+
+        def compare(rows: slice) -> Tensor:
+            evaluator.compare(self.explained, image[rows], target[rows])
+            return target[rows]
+
+        self.logits_at_once.rows(verify, min(len(image), self.verify - self.verified))
+        self.logits_at_once.rows(compare, min(len(image), evaluator.verify - evaluator.effect.images))
         return Observation(logits, target)
 
     def explain(self, batch: Batch, observation: Observation) -> Evaluation:
@@ -188,6 +202,13 @@ class Explainer(LightningModule):
         return self._maps(self._query(input, target, sample_id), self.canonizers)
 
     def _maps(self, query: Query, canonizers: Sequence[Canonizer] = ()) -> Float[Tensor, "n channels height width"]:
+        def compute(rows: slice) -> Tensor:
+            input, target, sample_id = query.input[rows], query.target[rows], query.sample_id[rows]
+            return self._some_maps(replace(query, input=input, target=target, sample_id=sample_id), canonizers)
+
+        return self.maps_at_once.rows(compute, len(query.input))
+
+    def _some_maps(self, query: Query, canonizers: Sequence[Canonizer]) -> Float[Tensor, "n channels height width"]:
         maps = self.method(query, canonizers)
         batch, _, height, width = query.input.shape
         check(
@@ -205,7 +226,6 @@ class Explainer(LightningModule):
         image = image[: self.verify - self.verified]
         if not self.canonizers or not len(image):
             return
-        self.verified += len(image)
         for dtype in dict.fromkeys((torch.float64, self.evaluator.precision.dtype, self.precision)):
             agreement = canonization_agreement(self.explained, self.canonizers, self.normalize(image, dtype))
             self.agreement.add(str(dtype).removeprefix("torch."), agreement)
@@ -217,6 +237,7 @@ class Explainer(LightningModule):
                 "The canonizer does not fit this network; or it is zennit's inexact one (canonizer.exact=false), which "
                 "needs canonizer.tolerance=0.1.",
             )
+        self.verified += len(image)
 
 
 class Explainers(LightningModule):

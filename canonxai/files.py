@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +12,15 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from canonxai.errors import UserError
+
+
+def file_name(text: str) -> str:
+    """A text as the name of a file or folder, which lies where it shall, whatever the text says.
+
+    >>> file_name("scatter-../../.ssh/keys")
+    'scatter-..-..-.ssh-keys'
+    """
+    return re.sub(r"[/\\:\x00-\x1f]+", "-", text)
 
 
 @contextmanager

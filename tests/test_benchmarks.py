@@ -180,6 +180,7 @@ def results(tmp_path_factory):
         ("grid", {"images/s", "GFLOP/image", "of peak", "hours"}),
         ("cell", {"share of", "embedded study"}),
         ("growth", {"run", "seconds", "peak MB", "of base"}),
+        ("load", {"run", "seconds", "megabytes"}),
         ("devices", {"processes", "times one"}),
         ("loading", {"way", "images/s per core", "relative"}),
     ],

@@ -159,6 +159,11 @@ def test_cells_share_a_name_only_if_they_compute_the_same(config):
     assert len({cell_name(config(override)) for override in different} | {cell_name(config())}) == len(different) + 1
 
 
+def test_a_name_of_a_config_leads_no_cell_out_of_its_study(config):
+    name = cell_name(config("data.name=../../out", "model.name=/etc/x"))
+    assert Path(name).name == name and name.startswith("..-..-out--etc-x-lrp_eps-")
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

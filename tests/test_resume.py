@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -256,6 +257,49 @@ def test_a_folder_that_is_read_only_is_told(cell, tmp_path):
     finally:
         if root:
             os.seteuid(0)
+
+
+# memory
+
+
+@pytest.mark.parametrize("most", [1, 3])
+@pytest.mark.parametrize("method", ["ixg", "lrp_eps_plus", "smoothgrad"])
+def test_maps_that_do_not_fit_into_memory_are_computed_in_smaller_batches(
+    cell, tmp_path, monkeypatch, caplog, method, most
+):
+    overrides = [f"method={method}", "data.batch_size=7", "canonize=true"]
+    cell(*overrides, name="large")
+    sizes = []
+    forward = torch.nn.Conv2d.forward
+
+    def small(self, input):
+        if torch.is_grad_enabled():  # as a map is computed, in the midst of the canonized network
+            sizes.append(len(input))
+            if len(input) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(self, input)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", small)
+    cell(*overrides, name="small")
+    assert max(sizes) == 5 and most / 2 < max(size for size in sizes if size <= most)
+    assert "data.batch_size: 5 images at once do not fit into memory, now 2" in caplog.text
+    assert sum(size > most for size in sizes) == {3: 1, 1: 2}[most]  # the second batch begins with what fits
+    large, small_ = (pq.read_table(tmp_path / name / "samples.parquet") for name in ("large", "small"))
+    assert large.schema == small_.schema
+    for name in large.column_names:
+        values = [np.stack(table[name].to_numpy(zero_copy_only=False)) for table in (large, small_)]
+        np.testing.assert_allclose(*values, rtol=1e-12, atol=1e-14)
+
+
+def test_an_image_that_does_not_fit_into_memory_is_told(cell, monkeypatch):
+    def fail(self, input):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.Conv2d, "forward", fail)
+        with pytest.raises(UserError, match=r"^data\.batch_size: expected memory for one image at least"):
+            cell()
+    assert cell()["images"] == 12  # the same command goes on
 
 
 # shards

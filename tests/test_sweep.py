@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from wandb import wandb_agent
 
 from canonxai.config import CONF, cell_name
+from canonxai.report.cells import read_study
+from canonxai.run import run
+from canonxai.targets import ENVIRONMENT, allow
+from tests.conftest import ROOT
 
 SWEEPS = {"paper": 52, "parts": 20}
 
@@ -115,3 +120,54 @@ def test_a_command_of_the_agent_runs_and_its_run_keeps_the_point(agent, tmp_path
     # and what workspaces group by, in a sweep and without
     assert config["cell"] == {"model": "resnet18", "method": "ixg", "state": "canonized"}
     assert config["data"]["size"] == 4
+
+
+#: of each cell: two images cannot be read, and each takes so long to load that the agents meet
+TINY = ["data._target_=tests.tiny.Images", "data.size=6", "data.batch_size=2", "trainer=cpu", "save_maps=2"]
+TINY += ["metric=[localization,input_perturbation]", "metric.input_perturbation.steps=2"]
+ALLOW = "allow_targets=[tests.tiny.Images]"
+STARTED_TWICE = "folder: expected no other process at work on this cell, got one"
+
+
+def test_agents_beside_each_other_on_one_study_do_not_collide(agent, config, tmp_path, monkeypatch):
+    """Both are given both points: the first at the very same time, the second when the other may have computed it."""
+    points = [
+        {"model": {"value": "resnet18"}, "method": {"value": "ixg"}, "canonize": {"value": c}} for c in (True, False)
+    ]
+    commands = [agent("paper", point) for point in points]
+    small = [*TINY, "+data.pause=0.4", "logger.mode=offline", ALLOW]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    def work(number):
+        """One agent: a point after the other, whatever becomes of each."""
+        own = {"HOME": str(tmp_path / "home"), "PATH": path, "PYTHONPATH": str(ROOT), "WANDB_RUN_ID": f"run{number}"}
+        ended = []
+        for command, environment in commands:
+            ended.append(
+                subprocess.run(
+                    [*command, *small],
+                    env=environment | own,
+                    cwd=tmp_path,
+                    capture_output=True,
+                    text=True,
+                    timeout=300,
+                    check=False,
+                )
+            )
+        return ended
+
+    with ThreadPoolExecutor() as pool:
+        for ended in pool.map(work, range(2)):
+            for done in ended:
+                assert done.returncode == 0 or (done.returncode == 1 and STARTED_TWICE in done.stderr), done.stderr
+                assert "Traceback" not in done.stderr
+    study = read_study([tmp_path / "multirun" / "paper"])
+    assert study.problems == [] and [len(pair.sample_id) for pair in study.pairs] == [4]
+    assert sorted(cell.state for cell in study.cells) == ["canonized", "original"]
+    monkeypatch.setenv(ENVIRONMENT, "")
+    allow([ALLOW])
+    for cell in study.cells:
+        canonize = f"canonize={str(not cell.is_original).lower()}"
+        run(config("experiment=paper", "model=resnet18", "method=ixg", canonize, *TINY), tmp_path / cell.state)
+        alone = (tmp_path / cell.state / "samples.parquet").read_bytes()
+        assert (cell.folder / "samples.parquet").read_bytes() == alone

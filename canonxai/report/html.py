@@ -221,7 +221,8 @@ class _Maps:
         """A cell's maps and their pictures, by sample."""
         if cell.folder not in self._read:
             names = ("sample_id", "label", "image", "box", "heatmap")
-            arrays = [cell.maps[name][: self._limit] for name in names] if cell.maps else []
+            maps = cell.maps
+            arrays = [maps[name][: self._limit] for name in names] if maps else []
             self._read[cell.folder] = {
                 self._place(cell.data, *sample): (heatmap, self._picture(heatmap))
                 for *sample, heatmap in zip(*arrays, strict=True)

@@ -1,13 +1,16 @@
 """What a report holds, computed once; tables, figures, page and dashboard are views of it."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from canonxai.report.cells import Problem, Study
+from canonxai.report.cells import Pair, Problem, Study
 from canonxai.report.claims import Answer, Claims, Evidence
 from canonxai.report.comparison import Comparison, Result, Statistics, comparisons, results, warnings
 from canonxai.report.reliability import Reliability, reliability
+
+DRAWN, NETWORKS = 60, 12  #: pairs, and networks, in the figures: hundreds of panels say nothing, and take minutes
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,29 @@ class Report:
     @cached_property
     def problems(self) -> list[Problem]:
         """Of the cells, of the names in the claims, and of the test."""
-        return [*self.study.problems, *self.claims.unknown(self.study), *warnings(self.study, self.statistics)]
+        problems = [*self.study.problems, *self.claims.unknown(self.study), *warnings(self.study, self.statistics)]
+        if len(drawn := self.drawn.study.pairs) < len(pairs := self.study.pairs):
+            told = f"show {len(drawn)} of {len(pairs)} pairs, the first networks; all are in the tables and report.html"
+            problems.append(Problem("note", "figures", told))
+        return problems
+
+    @cached_property
+    def drawn(self) -> "Report":
+        """What the figures show: at most :data:`DRAWN` pairs, of whole networks, as they are in this study."""
+        networks: dict[tuple[str, ...], list[Pair]] = defaultdict(list)
+        for pair in self.study.pairs:
+            networks[pair.canonized.data, pair.canonized.model, pair.variant].append(pair)
+        chosen: list[Pair] = []
+        for pairs in list(networks.values())[:NETWORKS]:
+            if not chosen or len(chosen) + len(pairs) <= DRAWN:
+                chosen += pairs[:DRAWN]
+        if len(chosen) == len(self.study.pairs):
+            return self
+        places = {(*pair.canonized.place, pair.variant) for pair in chosen}
+        part = replace(self, study=replace(self.study, pairs=chosen))
+        rows = [c for c in self.comparisons if (c.data, c.model, c.method, c.state, c.variant) in places]
+        vars(part)["comparisons"] = rows  # which are corrected for all tests of the study
+        return part
 
     @cached_property
     def answers(self) -> list[Answer]:

@@ -51,7 +51,8 @@ def wandb_logger(
         entity: the user or team; ``None`` for the default one.
         mode: ``online``, ``offline``, or ``auto``: online where a key is configured, ``WANDB_MODE`` does not say
             otherwise, and the server answers.
-        timeout: seconds to wait for the server before the run goes offline.
+        timeout: seconds to wait for the server: at the start, before the run goes offline, and at the end, before what
+            it has not taken is left on the disk.
 
     Raises:
         UserError: if ``mode`` is none of these, or W&B refuses the project's name or a setting of the environment.
@@ -80,13 +81,16 @@ def start_run(folder: Path, project: str, entity: str | None, mode: str, timeout
         project: the project's name.
         entity: the user or team; ``None`` for the default one.
         mode: as of :func:`wandb_logger`.
-        timeout: seconds to wait for the server before the run goes offline.
+        timeout: as of :func:`wandb_logger`.
         about: further arguments of ``wandb.init``, as the group and the name.
 
     Raises:
         UserError: if ``mode`` is unknown, or W&B refuses the project's name or a setting of the environment.
     """
     check_choice("logger.mode", mode, ("auto", "online", "offline"))
+    # else logging a table, and the reports of W&B about itself at the end, wait much longer
+    os.environ.setdefault("WANDB_HTTP_TIMEOUT", str(timeout))
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
     defaults = wandb_settings()
@@ -99,7 +103,15 @@ def start_run(folder: Path, project: str, entity: str | None, mode: str, timeout
             entity=entity,
             dir=folder,
             mode=mode,
-            settings=wandb.Settings(init_timeout=timeout, silent=True, console="off"),
+            settings=wandb.Settings(
+                init_timeout=timeout,
+                finish_timeout=timeout,
+                finish_timeout_raises=True,
+                x_graphql_timeout_seconds=timeout,
+                x_graphql_retry_max=0,
+                silent=True,
+                console="off",
+            ),
             **about,
         )
 
@@ -160,6 +172,9 @@ def close(logger: Logger, failed: bool = False) -> None:
         logger.finalize("failed" if failed else "success")
         if isinstance(logger, WandbLogger):
             logger.experiment.finish(exit_code=int(failed))
+    except TimeoutError:
+        where = Path(logger.experiment.dir).parent  # type: ignore[attr-defined]
+        log.warning("W&B: the server has not taken all in time; to upload this run later: wandb sync %s", where)
     except Exception as error:
         log.warning("logger: its run could not be ended (%s: %s)", type(error).__name__, error)
 

@@ -17,7 +17,7 @@ from canonxai.errors import UserError
 from canonxai.report.cells import Cell, read_study
 from canonxai.report.claims import read_claims
 from canonxai.report.comparison import Comparison, Statistics
-from canonxai.report.figures import curves, grid, heatmaps, localization, perturbation, scatter
+from canonxai.report.figures import curves, draw_all, grid, heatmaps, localization, perturbation, scatter
 from canonxai.report.figures.style import CANONIZED, ORIGINAL, save
 from canonxai.report.report import Report
 from tests.report.study import image_columns, values_of, write_cell, write_study
@@ -490,3 +490,28 @@ def test_files_are_the_same_twice(report: Report, tmp_path: Path) -> None:
     assert len(first) == 2 * len(DRAWS)
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
+
+
+def test_names_that_strangers_gave_lead_no_figure_out_of_its_folder(tmp_path: Path) -> None:
+    hostile = "../../../out/x"
+    for canonize in (False, True):
+        summary = {"data": hostile, "model": hostile, "cell": f"{hostile}{canonize}"}
+        for seed in (0, 1):
+            values = {"localization": np.linspace(0.1, 0.5, 40) * (1 + canonize), "input_perturbation": 0.5}
+            named = {**summary, "data": f"{hostile}{seed}", "cell": f"{hostile}{canonize}{seed}"}
+            write_cell(
+                tmp_path / "in/study",
+                "resnet18",
+                "ebp",
+                canonize,
+                values,
+                summary=named,
+                maps=2,
+                settings={"seed": seed},
+            )
+    before = {path for path in tmp_path.rglob("*") if "figures" not in path.parts}
+    paths = draw_all(read(tmp_path / "in/study"), tmp_path / "in/report/figures")
+    assert any("out-x" in path.name for path in paths)
+    assert {path.parent for path in paths} == {tmp_path / "in/report/figures"} and all(path.is_file() for path in paths)
+    after = {path for path in tmp_path.rglob("*") if "figures" not in path.parts}
+    assert after - before == {tmp_path / "in/report"}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
+from canonxai.files import file_name
 from canonxai.report.figures import curves, heatmaps, localization, perturbation, reliability, scatter
 from canonxai.report.figures.style import save
 from canonxai.report.report import Report
@@ -13,7 +14,7 @@ def draw_all(report: Report, folder: Path, samples: Sequence[int] | None = None)
     """Writes all figures of a report as PDF and PNG; figures of an earlier report are removed.
 
     Args:
-        report: what is drawn.
+        report: what is drawn, see :attr:`Report.drawn`.
         folder: where to.
         samples: of the heatmaps; ``None`` for the most different ones.
 
@@ -22,7 +23,8 @@ def draw_all(report: Report, folder: Path, samples: Sequence[int] | None = None)
     """
     for old in (*folder.glob("*.png"), *folder.glob("*.pdf")):
         old.unlink()
-    drawn = chain(
+    report = report.drawn
+    figures = chain(
         heatmaps.draw(report, samples),
         localization.draw(report),
         perturbation.draw(report),
@@ -31,7 +33,8 @@ def draw_all(report: Report, folder: Path, samples: Sequence[int] | None = None)
         reliability.draw(report),
     )
     paths = []
-    for name, figure in drawn:
+    for name, figure in figures:
+        name = file_name(name)  # of which parts are names that strangers gave
         save(figure, folder / name)
         paths.append(folder / f"{name}.png")
     return paths

@@ -119,7 +119,8 @@ def _states(pairs: Sequence[Pair]) -> list[str]:
 def _common(pairs: Sequence[Pair]) -> list[int]:
     """The samples whose maps all cells have."""
     cells = [cell for pair in pairs for cell in (pair.original, pair.canonized)]
-    return sorted(set.intersection(*(set(cell.maps["sample_id"].tolist()) for cell in cells if cell.maps)))
+    stored = (maps["sample_id"].tolist() for cell in cells if (maps := cell.maps))
+    return sorted(set.intersection(*map(set, stored)))
 
 
 def _most_different(pairs: Sequence[Pair], samples: Sequence[int]) -> list[int]:
@@ -141,9 +142,10 @@ def _map(cell: Cell, name: str, sample: int) -> Shaped[np.ndarray, "..."]:
 
 def _maps(cell: Cell, name: str, samples: Sequence[int]) -> Shaped[np.ndarray, "n ..."]:
     """An array of ``maps.npz`` for some samples, in their order."""
-    assert cell.maps is not None
-    stored = cell.maps["sample_id"].tolist()
-    return np.asarray(cell.maps[name][[stored.index(sample) for sample in samples]])
+    maps = cell.maps
+    assert maps is not None
+    stored = maps["sample_id"].tolist()
+    return np.asarray(maps[name][[stored.index(sample) for sample in samples]])
 
 
 def _image(axes: Axes, image: UInt8[np.ndarray, "3 height width"], box: Bool[np.ndarray, "height width"]) -> None:
