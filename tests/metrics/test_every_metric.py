@@ -14,7 +14,7 @@ from canonxai.errors import UserError
 from canonxai.models.normalization import Normalization
 from tests.metrics.batches import explanation, of_map, select
 
-NAMES = sorted(path.stem for path in (CONF / "metric").glob("*.yaml") if path.stem != "followup")
+NAMES = sorted(path.stem for path in (CONF / "metric").glob("*.yaml") if path.stem not in ("followup", "quantus"))
 SIDE = 16
 NO_OBJECT = {
     "energy_pointing_game", "localization", "localization_auc", "pointing_game", "relevance_mass_accuracy",
