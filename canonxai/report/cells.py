@@ -99,6 +99,12 @@ class Cell:
         return {name: values["higher_is_better"] for name, values in self.summary["metrics"].items()}
 
     @property
+    def objective(self) -> list[str]:
+        """The columns that a search looked for the best of, if this is one of its trials; else none."""
+        names = self.settings.get("objective")
+        return [name for name in names if self.metrics.get(name) is not None] if isinstance(names, list) else []
+
+    @property
     def curves(self) -> dict[str, Sequence[float]]:
         """The columns that hold curves, and their axes."""
         return {name: curve["axis"] for name, curve in self.summary["curves"].items()}
@@ -397,7 +403,8 @@ def pair_cells(cells: Sequence[Cell]) -> tuple[list[Pair], list[Problem]]:
     """Pairs each canonized cell with the original one of the same settings.
 
     Returns:
-        The pairs, and why cells of the same data, model and method are no pair.
+        The pairs, and why cells of the same data, model and method are no pair. Trials of a search have other
+        parameters in each state but for those that it began with; what has no twin of them is counted, no more.
     """
     pairs, problems = [], []
     groups: dict[tuple[str, ...], list[Cell]] = defaultdict(list)
@@ -412,7 +419,9 @@ def pair_cells(cells: Sequence[Cell]) -> tuple[list[Pair], list[Problem]]:
             if not found:
                 continue  # listed as missing
             used.append(found[0])
-            if keys := _differing(found[0], canonized):
+            if (keys := _differing(found[0], canonized)) and canonized.objective:
+                continue
+            if keys:
                 reason = f"not compared with {found[0].name}: they differ in {', '.join(keys)}"
                 problems.append(Problem("refused", canonized.name, reason))
             elif reason := _not_same_images(pair := Pair(found[0], canonized)):
@@ -421,8 +430,19 @@ def pair_cells(cells: Sequence[Cell]) -> tuple[list[Pair], list[Problem]]:
                 twins.append(pair)
                 problems += _notes(pair)
         pairs += _named(twins)
-        problems += _alone(originals, used)
+        problems += _alone([cell for cell in originals if not cell.objective], used)
+        problems += _trials(group, twins)
     return pairs, problems
+
+
+def _trials(group: Sequence[Cell], pairs: Sequence[Pair]) -> Iterator[Problem]:
+    """How many trials of a search are in no pair, where it was made in several states."""
+    paired = {cell.name for pair in pairs for cell in (pair.original, pair.canonized)}
+    trials = [cell for cell in group if cell.objective]
+    alone = [cell for cell in trials if cell.name not in paired]
+    if alone and len({cell.state for cell in trials}) > 1:
+        told = f"{len(alone)} of {len(trials)} have no twin of the same parameters; the Pareto fronts compare them"
+        yield Problem("note", f"trials of {alone[0].method} on {alone[0].model}", told)
 
 
 def _alone(originals: Sequence[Cell], used: Sequence[Cell]) -> Iterator[Problem]:
@@ -440,8 +460,13 @@ def _named(pairs: Sequence[Pair]) -> list[Pair]:
         others = [other for other in pairs if other.canonized.state == pair.canonized.state]
         settings = _all_settings(pair.canonized)
         keys = sorted({k for other in others for k in differing_keys(settings, _all_settings(other.canonized))})
-        named.append(replace(pair, variant=", ".join(f"{key}={settings.get(key)}" for key in keys)))
+        named.append(replace(pair, variant=", ".join(f"{key}={_short(settings.get(key))}" for key in keys)))
     return named
+
+
+def _short(value: Any) -> str:
+    """A setting in a variant's name; of what a search drew, four digits."""
+    return f"{value:.4g}" if isinstance(value, float) and len(str(value)) > 8 else str(value)
 
 
 def _differing(cell: Cell, other: Cell) -> list[str]:

@@ -18,9 +18,11 @@ from zennit.composites import (
     EpsilonPlusFlat,
     ExcitationBackprop,
     GuidedBackprop,
+    NameLayerMapComposite,
+    layer_map_base,
 )
 from zennit.core import Composite
-from zennit.rules import Epsilon, Flat
+from zennit.rules import Epsilon, Flat, Gamma
 from zennit.types import Convolution, Linear
 
 from canonxai import config, random
@@ -83,6 +85,16 @@ def gamma_flat(query: Query, **arguments: Any) -> Composite:
     return EpsilonGammaBox(0, 0, gamma=0.25, first_map=[(Linear, Flat())], **arguments)
 
 
+def gammas(query: Query, low: float = 0.25, middle: float = 0.25, high: float = 0.25) -> Composite:
+    """The rules by the place of each convolution in the order of definition."""
+    convolutions = [name for name, module in query.model.named_modules() if isinstance(module, Convolution)]
+    third = len(convolutions) / 3
+    by_place = {name: (low, middle, high)[int(place / third)] for place, name in enumerate(convolutions)}
+    fully_connected = (Linear, Epsilon(1e-6))
+    name_map = [((name,), Gamma(gamma)) for name, gamma in by_place.items()]
+    return NameLayerMapComposite(name_map, [*layer_map_base(), fully_connected])
+
+
 gradient = lrp(lambda query: Composite())
 
 
@@ -115,6 +127,7 @@ DIRECT: dict[str, Direct] = {
     "lrp_eps_a2b1_flat": lrp(lambda query: EpsilonAlpha2Beta1Flat(epsilon=1e-6, stabilizer=1e-6)),
     "lrp_eps_gamma_box": lrp(gamma_box),
     "lrp_eps_gamma_flat": lrp(gamma_flat),
+    "lrp_groups": lrp(gammas),
     "random": lambda query, canonizers: random.normal(query.seed, Stream.RANDOM_MAP, query.sample_id, (3, 32, 32)),
 }
 
@@ -336,3 +349,27 @@ def test_gamma_may_be_zero_which_makes_it_the_epsilon_rule(name, composite, cano
     batch, merge = query(network("vgg16_bn")), canonizers("vgg16_bn", canonize)
     epsilon = lrp(partial(composite, layer_map=[(Convolution, Epsilon(1e-6))]))
     assert difference(method(name, gamma=0.0)(batch, merge), epsilon(batch, merge)) < 1e-9
+
+
+@every_network
+@every_state
+def test_each_third_of_the_convolutions_has_its_gamma(net: str, canonize: bool) -> None:
+    asked = query(network(net))
+    given = {"low": 0.0, "middle": 0.7, "high": 5.0}
+    expected = lrp(lambda query: gammas(query, **given))(asked, canonizers(net, canonize))
+    maps = method("lrp_groups", **{f"gamma_{group}": value for group, value in given.items()})(
+        asked, canonizers(net, canonize)
+    )
+    assert difference(maps, expected) < 1e-12
+    for group in given:
+        assert (
+            cosine_distance(
+                maps, method("lrp_groups", **{f"gamma_{group}": 1.5})(asked, canonizers(net, canonize))
+            ).min()
+            > 1e-4
+        )
+
+
+def test_a_gamma_of_a_group_out_of_its_range_is_told() -> None:
+    with pytest.raises(UserError, match=r"method\.gamma_high: expected a number >= 0, got -1"):
+        method("lrp_groups", gamma_high=-1)
