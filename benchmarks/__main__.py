@@ -15,8 +15,8 @@ from rich.console import Console
 
 from benchmarks.harness import ROOT, Settings, device, show, write
 
-#: in the order in which they run; the grid reads what the first two found
-NAMES = ("perturbation", "attribution", "grid", "cell", "growth", "load", "devices", "loading")
+#: in the order in which they run; the grid reads what perturbation and attribution found
+NAMES = ("perturbation", "attribution", "metrics", "grid", "cell", "growth", "load", "devices", "loading")
 
 
 def main() -> None:

@@ -70,6 +70,7 @@ WITHOUT_CAPTUM = {
     "lrp_eps_a2b1_flat": "has no alpha2-beta1",
     "lrp_eps_gamma_box": "has no box rule",
     "lrp_eps_gamma_flat": "has no flat rule",
+    "lrp_groups": "has no gamma by layer",
 }
 
 Batches = list[tuple[Tensor, Tensor]]  #: inputs and targets

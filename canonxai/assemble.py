@@ -34,9 +34,13 @@ MAPS_DEPEND_ON = ["seed", "precision", "perturbation", "target", "data", "model"
 
 
 def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
-    """The metrics that the config names; no two may have a column of the same name."""
-    check(len(cfg.metric) > 0, "metric", "at least one metric", [])
-    metrics: dict[str, Metric] = {name: build(node, f"metric.{name}") for name, node in cfg.metric.items()}
+    """The metrics that the config names; no two may have a column of the same name.
+
+    Plain values beside them, as ``metric.name``, are what their arguments refer to.
+    """
+    nodes = {name: node for name, node in cfg.metric.items() if isinstance(node, DictConfig)}
+    check(len(nodes) > 0, "metric", "at least one metric", [])
+    metrics: dict[str, Metric] = {name: build(node, f"metric.{name}") for name, node in nodes.items()}
     counts = Counter(column for metric in metrics.values() for column in metric.columns)
     twice = [column for column, count in counts.items() if count > 1]
     check(not twice, "metric", "metrics with columns of different names", twice)

@@ -30,6 +30,8 @@ from canonxai.together import cells_of_job
 log = logging.getLogger(__name__)
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"  #: what the user asked for
 _RESOLVING = "UserError raised while resolving interpolation: "
+#: what Hydra's plugins need that is not installed by default
+PLUGINS = {"hydra/launcher": "'canonxai[slurm]' or 'canonxai[ray]'", "hydra/sweeper": "'canonxai[optuna]'"}
 MISTAKES = (UserError, HydraException, OmegaConfBaseException, OSError)
 
 
@@ -90,8 +92,8 @@ def message(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         known = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
-        if group == "hydra/launcher":
-            plugins = "pip install 'canonxai[slurm]' or 'canonxai[ray]'"
+        if plugins := PLUGINS.get(group):
+            plugins = f"pip install {plugins}"
             return f"{group}: expected one of {known}, or that of an installed plugin, got {option!r}. See {plugins}."
         return f"{group}: expected one of {known}, got {option!r}."
     if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
@@ -108,9 +110,13 @@ def message(error: BaseException) -> str:
 def cells(cfg: DictConfig) -> Any:
     """A job of Hydra. By this name other processes find it, and with it what this module registers."""
     found = cells_of_job(cfg, Path(HydraConfig.get().runtime.output_dir))
+    from canonxai.objective import objective
     from canonxai.run import run_together
 
-    return run_together(found)
+    summaries = run_together(found)
+    if not cfg.objective or HydraConfig.get().mode == RunMode.RUN:
+        return summaries
+    return objective(summaries, cfg.objective, HydraConfig.get().sweeper.get("direction", "maximize"))
 
 
 main = command(hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(cells))

@@ -150,6 +150,7 @@ class Config(Command):
     perturbation: Perturbation = field(default_factory=Perturbation)
     method: Any = MISSING
     metric: dict[str, Any] = field(default_factory=dict)
+    objective: list[str] | None = None  # the columns whose means a search maximises, as far as their direction says so
     trainer: dict[str, Any] = MISSING
     logger: Any = None
     report: Report | None = field(default_factory=Report)
@@ -178,6 +179,7 @@ class Audit(Command):
 def register() -> None:
     """Makes the schemas of the whole configs available to their defaults lists."""
     OmegaConf.register_new_resolver("cell", _cell, replace=True)
+    OmegaConf.register_new_resolver("directions", _directions, replace=True)
     OmegaConf.register_new_resolver("options", options, replace=True)
     OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
     OmegaConf.register_new_resolver("preprocessing", _preprocessing, replace=True)
@@ -190,6 +192,11 @@ def register() -> None:
 def _cell(*, _root_: DictConfig) -> str:
     methods = methods_together(OmegaConf.select(_root_, "hydra.overrides.task") or [])
     return f"{TOGETHER}/{cell_name(_root_, methods)}" if methods else cell_name(_root_)
+
+
+def _directions(*, _root_: DictConfig) -> list[str]:
+    """Optuna's direction of each objective, see ``canonxai.objective``."""
+    return ["maximize"] * len(_root_.objective or [""])
 
 
 def methods_together(overrides: Sequence[str]) -> list[str]:
@@ -221,7 +228,7 @@ def options() -> str:
     """Every config group with its options, each with the comment that begins its file."""
     lines = []
     groups = sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in _NO_GROUPS)
-    for group in [*groups, CONF / "hydra" / "launcher"]:
+    for group in [*groups, CONF / "hydra" / "launcher", CONF / "hydra" / "sweeper"]:
         lines.append(f"{group.relative_to(CONF)}=")
         for path in sorted(group.glob("*.yaml")):
             comments = (line for line in path.read_text().splitlines() if not line.startswith("# @package"))
@@ -230,7 +237,7 @@ def options() -> str:
 
 
 #: keys on which no result depends
-_NO_SETTINGS = ("study", "allow_targets", "save_maps", "run", "trainer", "logger", "report", "hydra")
+_NO_SETTINGS = ("study", "allow_targets", "objective", "save_maps", "run", "trainer", "logger", "report", "hydra")
 _NO_SETTINGS_OF = {
     "data": ("batch_size", "num_workers", "on_error", "cache", "shard"),
     "perturbation": ("batch_size", "channels_last", "compile", "verify", "tolerance"),

@@ -29,6 +29,7 @@ class Stream(Enum):
     LIPSCHITZ = 9
     OTHER_CLASS = 10
     PARAMETERS = 11
+    QUANTUS = 12
 
 
 def bits(seed: int, stream: Stream, sample_id: Int64[Tensor, " batch"], count: int) -> Int64[Tensor, "batch count"]:

@@ -18,7 +18,9 @@ from canonxai.data import DataModule
 from canonxai.determinism import deterministic
 from canonxai.errors import UserError, check
 from canonxai.explainer import Explainers
+from canonxai.metrics import columns_of
 from canonxai.models.labels import LabelCheck
+from canonxai.objective import check_objective
 from canonxai.parallel import Processes, Share, parent
 from canonxai.progress import ImageProgress, output_console
 from canonxai.results.output import CellOutput, Session, plain
@@ -85,6 +87,7 @@ def compute(cells: Sequence[tuple[DictConfig, Path]], names: Mapping[Path, str])
     by_hand = is_lead and cfg.data.shard is not None
     check(cfg.run.resume or not by_hand, "run.resume", "true with data.shard", False, "Remove the folder.")
     metrics = build_metrics(cfg)
+    check_objective(cfg.objective or (), columns_of(metrics))
     data, classes = build_data(cfg, metrics)
     share, devices = Share.of(cfg.data.shard), choose_devices(cfg)
     own, *others = (share.split(rank, len(devices)) for rank in range(len(devices)))

@@ -28,12 +28,18 @@ ENVIRONMENT = "CANONXAI_ALLOW_TARGETS"  #: hands what was allowed on to the proc
 #: what Hydra makes of its own part before a job starts
 OF_HYDRA = ("callbacks", "job_logging", "hydra_logging", "launcher", "sweeper")
 PLUGINS = ("hydra.launcher._target_", "hydra.sweeper._target_")  #: which Hydra itself looks up among what is installed
-COMMANDS = ("hydra.launcher.setup", "hydra.launcher.additional_parameters")  #: what a job of SLURM runs besides
+#: what a job of SLURM runs besides, and what Optuna's sweeper calls or unpickles
+COMMANDS = (
+    *("hydra.launcher.setup", "hydra.launcher.additional_parameters"),
+    *("hydra.sweeper.custom_search_space", "hydra.sweeper.storage"),
+)
 #: what logging's own configs name: classes, streams and the one file
 LOGGING = {
     *("logging.StreamHandler", "logging.FileHandler", "ext://sys.stdout", "ext://sys.stderr"),
     "${hydra.runtime.output_dir}/${hydra.job.name}.log",
 }
+#: what the options of Optuna's sweeper name
+SAMPLERS = {f"optuna.samplers.{name}Sampler" for name in ("CmaEs", "Grid", "MOTPE", "NSGAII", "Random", "TPE")}
 UNRESOLVED = "a value that cannot be resolved"
 
 
@@ -98,7 +104,7 @@ def check_hydra(cfg: DictConfig, folder: Path) -> None:
     for section in OF_HYDRA:
         node = OmegaConf.select(cfg, f"hydra.{section}")
         for place, name in _named(node, f"hydra.{section}", ("_target_", "class", "()", "filename")):
-            if name not in shipped(folder) | LOGGING and place not in PLUGINS:
+            if name not in shipped(folder) | LOGGING | SAMPLERS and place not in PLUGINS:
                 raise UserError(f"{place}: expected what Hydra or a shipped config names, got {name!r}.")
 
 

@@ -1,5 +1,6 @@
 """The benchmarks: ways take turns, differences are told, and each benchmark runs; never how long anything takes."""
 
+import dataclasses
 import doctest
 import json
 import os
@@ -8,12 +9,14 @@ import sys
 
 import numpy as np
 import pytest
+import quantus
 import torch
 
-from benchmarks import attribution, harness, networks, perturbation, processes
+from benchmarks import attribution, harness, metrics, networks, perturbation, processes
 from benchmarks.__main__ import NAMES
 from benchmarks.harness import Result, Settings, Target, agree, speedup, turns
 from benchmarks.parts import NETWORK, Parts
+from canonxai.config import CONF
 from tests.conftest import ROOT
 
 
@@ -159,6 +162,24 @@ def test_attribution_refuses_to_compare_different_maps(way, name, embedded, tmp_
         attribution.measure(embedded, embedded.build().requires_grad_(False), name, settings(tmp_path))
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("column", ["localization", "region_perturbation_morf_curve", "complexity"])
+def test_metrics_refuses_to_compare_different_scores(column, embedded, tmp_path):
+    batch = metrics.explained(embedded.build().requires_grad_(False), 2, 64, settings(tmp_path))
+    (case,) = (case for case in metrics.cases(64, 41, 2) if case.column == column)
+    metrics.measure(case, batch, settings(tmp_path))
+    other = dataclasses.replace(case, theirs=(lambda: quantus.Sparseness(normalise=False),))
+    with pytest.raises(RuntimeError, match=r"^\w+: canonxai differs from quantus by|must match"):
+        metrics.measure(other, batch, settings(tmp_path))
+
+
+def test_every_metric_of_canonxai_is_measured_or_told_why_not():
+    measured = {case.column for case in metrics.cases(64, 41, 2)}
+    shipped = {path.stem for path in (CONF / "metric").glob("*.yaml")} - {"followup", "quantus"}
+    renamed = {"max_sensitivity": "sensitivity", "region_perturbation_morf_curve": "region_perturbation"}
+    assert {renamed.get(name, name) for name in measured} | set(metrics.NOT_MEASURED) == shipped
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """All benchmarks in one process, as little as shows that they run; they fail if results differ."""
@@ -177,6 +198,7 @@ def results(tmp_path_factory):
     [
         ("perturbation", {"floor", "canonxai", "quantus", "loop", "of floor", "x Quantus", "x loop"}),
         ("attribution", {"method", "canonxai", "zennit", "captum", "x zennit", "x captum"}),
+        ("metrics", {"metric", "canonxai", "quantus", "x Quantus", "results"}),
         ("grid", {"images/s", "GFLOP/image", "of peak", "hours"}),
         ("cell", {"share of", "embedded study"}),
         ("growth", {"run", "seconds", "peak MB", "of base"}),

@@ -62,6 +62,7 @@ def test_each_command_runs_as_it_stands(folder, command):
         arguments = [argument for argument in arguments if argument != "-m"] + ["--cfg", "job"]
     else:
         arguments += [*SMALL[module], *(["method=lrp_eps"] if command.startswith(ARCHITECTURES) else [])]
+        arguments += ["hydra.sweeper.n_trials=2"] if "=search" in command else []
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=folder, capture_output=True, text=True, timeout=1200, check=False,

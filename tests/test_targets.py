@@ -32,6 +32,11 @@ ATTACKS = {
     ),
     "launcher": ("defaults: [override /hydra/launcher: mine]", "hydra.launcher.x._target_"),
     "sweeper": ("defaults: [override /hydra/sweeper: mine]", "hydra.sweeper.params.study._target_"),
+    "search": (
+        "hydra: {sweeper: {custom_search_space: evil.Evil}}",
+        "hydra.sweeper.custom_search_space: expected to be",
+    ),
+    "sampler": ("hydra: {sweeper: {sampler: {_target_: evil.Evil}}}", "hydra.sweeper.sampler._target_"),
     "allows itself": ("allow_targets: [evil.Evil]\nmethod: {_target_: evil.Evil}", "allow_targets: expected to be"),
     "environment": (f"hydra: {{job: {{env_set: {{{ENVIRONMENT}: evil.Evil}}}}}}", "allow_targets: expected to be"),
 }
@@ -58,7 +63,8 @@ def stranger(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])))
 
     def write(text: str) -> list[str]:
-        (tmp_path / "conf/experiment/evil.yaml").write_text("# @package _global_\n" + text)
+        optuna = "defaults: [override /hydra/sweeper: search]\n" if "custom_search" in text or "sampler" in text else ""
+        (tmp_path / "conf/experiment/evil.yaml").write_text("# @package _global_\n" + optuna + text)
         return ["data.size=2", "save_maps=0", "--config-dir", str(tmp_path / "conf")]
 
     return write
@@ -68,7 +74,7 @@ def stranger(tmp_path, monkeypatch):
     ("attack", "sweep"),
     [
         *((attack, False) for attack in ATTACKS),
-        *((attack, True) for attack in ("method", "callback", "log", "launcher", "sweeper")),
+        *((attack, True) for attack in ("method", "callback", "log", "launcher", "sweeper", "search", "sampler")),
     ],
 )
 def test_a_stranger_s_config_calls_nothing_of_its_own(stranger, cli, tmp_path, attack, sweep):

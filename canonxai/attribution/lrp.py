@@ -25,6 +25,7 @@ from zennit.composites import (
     EpsilonPlus,
     EpsilonPlusFlat,
     LayerMapComposite,
+    NameLayerMapComposite,
     SpecialFirstLayerMapComposite,
     layer_map_base,
 )
@@ -166,3 +167,41 @@ class LRPEpsilonGammaFlat(LRPGamma):
             (Linear, Epsilon(self.epsilon, zero_params=self.zero_params)),
         ]
         return SpecialFirstLayerMapComposite(layer_map, [(Linear, Flat(**shared))], canonizers=list(canonizers))
+
+
+@dataclass(eq=False)
+class LRPGroups(LRP):
+    """The gamma rule in convolutions, with a gamma for each third of them, and epsilon in fully connected layers.
+
+    Convolutions are counted in the order of definition. Rules by depth, to be chosen by a search, as in Pahde et al.,
+    CVPR-W 2023, "Optimizing explanations by network canonization and hyperparameter search".
+
+    Args:
+        gamma_low: how much positive weights are favoured in the third next to the input, >= 0.
+        gamma_middle: the same in the second third.
+        gamma_high: and in the third next to the output.
+    """
+
+    gamma_low: float = field(default=0.25, kw_only=True)
+    gamma_middle: float = field(default=0.25, kw_only=True)
+    gamma_high: float = field(default=0.25, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("gamma_low", "gamma_middle", "gamma_high"):
+            check(0 <= getattr(self, name) < math.inf, f"method.{name}", "a number >= 0", getattr(self, name))
+
+    def composite(self, query: Query, canonizers: Sequence[Canonizer] = ()) -> Composite:
+        shared = {"stabilizer": self.stabilizer, "zero_params": self.zero_params}
+        layers = [name for name, module in query.model.named_modules() if isinstance(module, Convolution)]
+        groups: list[list[str]] = [[], [], []]
+        for place, name in enumerate(layers):
+            groups[3 * place // len(layers)].append(name)
+        rules = [Gamma(gamma, **shared) for gamma in (self.gamma_low, self.gamma_middle, self.gamma_high)]
+        layer_map = [
+            *self._layer_map,
+            *layer_map_base(self.stabilizer),
+            (Linear, Epsilon(self.epsilon, zero_params=self.zero_params)),
+        ]
+        name_map = list(zip(map(tuple, groups), rules, strict=True))
+        return NameLayerMapComposite(name_map, layer_map, canonizers=list(canonizers))

@@ -95,7 +95,8 @@ def hits(
     tensor([1.5000], dtype=torch.float64)
     """
     relevance, region = relevance.flatten(1), region.flatten(1)
-    last = relevance.sort(descending=True).values.gather(1, count.clamp(min=1)[:, None] - 1)
+    count_or_one = count.clamp(min=1)
+    last = relevance.topk(int(count_or_one.max())).values.gather(1, count_or_one[:, None] - 1)
     above, tied = relevance > last, relevance == last
     share = (tied & region).sum(1).double() / tied.sum(1)
     return (above & region).sum(1) + (count - above.sum(1)) * share

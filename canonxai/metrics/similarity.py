@@ -2,7 +2,7 @@
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 Maps = Float[Tensor, "batch height width"]
@@ -14,10 +14,13 @@ def average_ranks(values: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
     >>> average_ranks(torch.tensor([[3.0, 1.0, 3.0]]))
     tensor([[2.5000, 1.0000, 2.5000]], dtype=torch.float64)
     """
-    values = values.contiguous()
-    ordered = values.sort().values
-    first, last = (torch.searchsorted(ordered, values, side=side) for side in ("left", "right"))
-    return (first + last + 1).double() / 2
+    ordered, order = values.sort()
+    place = torch.arange(1, values.shape[1] + 1, device=values.device).expand_as(values)
+    changes = ordered[:, 1:] != ordered[:, :-1]
+    is_first, is_last = (nn.functional.pad(changes, side, value=True) for side in ((1, 0), (0, 1)))  # of equal ones
+    first = place.where(is_first, 0).cummax(1).values
+    last = place.where(is_last, values.shape[1]).flip(1).cummin(1).values.flip(1)
+    return torch.zeros_like(values, dtype=torch.float64).scatter(1, order, (first + last).double() / 2)
 
 
 def pearson(first: Float[Tensor, "batch n"], second: Float[Tensor, "batch n"]) -> Float[Tensor, " batch"]:

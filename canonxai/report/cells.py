@@ -101,6 +101,12 @@ class Cell:
         return {name: values["higher_is_better"] for name, values in self.summary["metrics"].items()}
 
     @property
+    def objective(self) -> list[str]:
+        """The columns that a search looked for the best of, if this is one of its trials; else none."""
+        names = self.settings.get("objective")
+        return [name for name in names if self.metrics.get(name) is not None] if isinstance(names, list) else []
+
+    @property
     def curves(self) -> dict[str, Sequence[float]]:
         """The columns that hold curves, and their axes."""
         return {name: curve["axis"] for name, curve in self.summary["curves"].items()}
@@ -416,7 +422,8 @@ def pair_cells(cells: Sequence[Cell]) -> tuple[list[Pair], list[Problem]]:
     """Pairs each canonized cell with the original one of the same settings.
 
     Returns:
-        The pairs, and why cells of the same data, model and method are no pair.
+        The pairs, and why cells of the same data, model and method are no pair. Trials of a search have other
+        parameters in each state but for those that it began with; what has no twin of them is counted, no more.
     """
     pairs, problems = [], []
     groups: dict[tuple[str, ...], list[Cell]] = defaultdict(list)
@@ -434,7 +441,9 @@ def pair_cells(cells: Sequence[Cell]) -> tuple[list[Pair], list[Problem]]:
                     continue  # listed as missing
                 original = min(originals, key=lambda cell: len(_differing(cell, canonized)))
             used.append(original)
-            if keys := _differing(original, canonized):
+            if (keys := _differing(original, canonized)) and canonized.objective:
+                continue
+            if keys:
                 reason = f"not compared with {original.name}: they differ in {', '.join(keys)}"
                 problems.append(Problem("refused", canonized.name, reason))
             elif reason := _not_same_images(pair := Pair(original, canonized)):
@@ -443,8 +452,19 @@ def pair_cells(cells: Sequence[Cell]) -> tuple[list[Pair], list[Problem]]:
                 twins.append(pair)
                 problems += _notes(pair)
         pairs += _named(twins)
-        problems += _alone(originals, used)
+        problems += _alone([cell for cell in originals if not cell.objective], used)
+        problems += _trials(group, twins)
     return pairs, problems
+
+
+def _trials(group: Sequence[Cell], pairs: Sequence[Pair]) -> Iterator[Problem]:
+    """How many trials of a search are in no pair, where it was made in several states."""
+    paired = {cell.name for pair in pairs for cell in (pair.original, pair.canonized)}
+    trials = [cell for cell in group if cell.objective]
+    alone = [cell for cell in trials if cell.name not in paired]
+    if alone and len({cell.state for cell in trials}) > 1:
+        told = f"{len(alone)} of {len(trials)} have no twin of the same parameters; the Pareto fronts compare them"
+        yield Problem("note", f"trials of {alone[0].method} on {alone[0].model}", told)
 
 
 def _alone(originals: Sequence[Cell], used: Sequence[Cell]) -> Iterator[Problem]:
@@ -464,8 +484,13 @@ def _named(pairs: Sequence[Pair]) -> list[Pair]:
     for state_ in {pair.canonized.state for pair in pairs}:
         first, *others = (pair.canonized.result_settings for pair in pairs if pair.canonized.state == state_)
         keys[state_] = sorted({key for other in others for key in differing_keys(first, other)})
-    settings = [[f"{k}={p.canonized.result_settings.get(k)}" for k in keys[p.canonized.state]] for p in pairs]
+    settings = [[f"{k}={_short(p.canonized.result_settings.get(k))}" for k in keys[p.canonized.state]] for p in pairs]
     return [replace(pair, variant=", ".join(told)) for pair, told in zip(pairs, settings, strict=True)]
+
+
+def _short(value: Any) -> str:
+    """A setting in a variant's name; of what a search drew, four digits."""
+    return f"{value:.4g}" if isinstance(value, float) and len(str(value)) > 8 else str(value)
 
 
 def _differing(cell: Cell, other: Cell) -> list[str]:

@@ -114,7 +114,7 @@ def order(rows: Sequence[Comparison] | Sequence[Result]) -> list[str]:
 
 LITERATURE = (
     "gradient", "ixg", "ig", "smoothgrad", "gbp", "deconvnet", "ebp", "lrp_eps", "lrp_eps_plus", "lrp_eps_plus_flat",
-    "lrp_eps_a2b1", "lrp_eps_a2b1_flat", "lrp_eps_gamma_box", "lrp_eps_gamma_flat", "random",
+    "lrp_eps_a2b1", "lrp_eps_a2b1_flat", "lrp_eps_gamma_box", "lrp_eps_gamma_flat", "lrp_groups", "random",
 )  # fmt: skip
 NEW = len(LITERATURE) - 1.5  #: where methods of one's own stand: before the random floor
 

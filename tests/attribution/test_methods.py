@@ -11,7 +11,7 @@ from canonxai.attribution import Query
 from canonxai.errors import UserError
 from tests.networks import cosine_distance, difference, network, query, untouched
 from tests.reference.methods import METHODS, NETWORKS, attribution, canonizers, method
-from tests.reference.methods_zennit import gamma_box, gamma_flat, lrp
+from tests.reference.methods_zennit import gamma_box, gamma_flat, gammas, lrp
 
 UNCHANGED = ["gradient", "ixg", "ig", "smoothgrad", "gbp", "deconvnet", "random"]  # by exact canonization
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -228,3 +228,27 @@ def test_gamma_may_be_zero_which_makes_it_the_epsilon_rule(name, composite, cano
     batch, merge = query(network("vgg16_bn")), canonizers("vgg16_bn", canonize)
     epsilon = lrp(partial(composite, layer_map=[(Convolution, Epsilon(1e-6))]))
     assert difference(method(name, gamma=0.0)(batch, merge), epsilon(batch, merge)) < 1e-9
+
+
+@every_network
+@every_state
+def test_each_third_of_the_convolutions_has_its_gamma(net: str, canonize: bool) -> None:
+    asked = query(network(net))
+    given = {"low": 0.0, "middle": 0.7, "high": 5.0}
+    expected = lrp(lambda query: gammas(query, **given))(asked, canonizers(net, canonize))
+    maps = method("lrp_groups", **{f"gamma_{group}": value for group, value in given.items()})(
+        asked, canonizers(net, canonize)
+    )
+    assert difference(maps, expected) < 1e-12
+    for group in given:
+        assert (
+            cosine_distance(
+                maps, method("lrp_groups", **{f"gamma_{group}": 1.5})(asked, canonizers(net, canonize))
+            ).min()
+            > 1e-4
+        )
+
+
+def test_a_gamma_of_a_group_out_of_its_range_is_told() -> None:
+    with pytest.raises(UserError, match=r"method\.gamma_high: expected a number >= 0, got -1"):
+        method("lrp_groups", gamma_high=-1)

@@ -14,8 +14,10 @@ from canonxai.config import CONF, build
 from canonxai.metrics import Explanation, Metric
 from canonxai.models.normalization import Normalization
 
-#: those of ``conf/metric``, but for sets of them
-METRICS = sorted(path.stem for path in (CONF / "metric").glob("*.yaml") if "defaults" not in OmegaConf.load(path))
+#: those of ``conf/metric``, but for sets of them, and for Quantus' own
+METRICS = sorted(
+    {p.stem for p in (CONF / "metric").glob("*.yaml") if "defaults" not in OmegaConf.load(p)} - {"quantus"}
+)
 NORMALIZE = Normalization([0.5, 0.4, 0.3], [0.2, 0.25, 0.3])
 
 

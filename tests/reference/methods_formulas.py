@@ -23,6 +23,7 @@ from canonxai.attribution.lrp import (
     LRPEpsilonGammaFlat,
     LRPEpsilonPlus,
     LRPEpsilonPlusFlat,
+    LRPGroups,
 )
 from canonxai.canonizers import ExactMergeBatchNorm
 from tests.networks import query, randomize
@@ -57,11 +58,11 @@ def alpha2_beta1(*layer: Tensor) -> Tensor:
     return 2 * excited(*layer, sign=1) - excited(*layer, sign=-1)
 
 
-def gamma(x: Tensor, w: Tensor, b: Tensor, r: Tensor, sign: Tensor) -> Tensor:
+def gamma(x: Tensor, w: Tensor, b: Tensor, r: Tensor, sign: Tensor, more: float = GAMMA) -> Tensor:
     """Contributions of the sign of the layer's true output count 1 + gamma; an output of zero has none."""
     contribution = w * x
-    contribution = contribution + GAMMA * torch.where(contribution.sign() == sign[:, None], contribution, 0)
-    z = contribution.sum(1) + b + GAMMA * torch.where(b.sign() == sign, b, 0)
+    contribution = contribution + more * torch.where(contribution.sign() == sign[:, None], contribution, 0)
+    z = contribution.sum(1) + b + more * torch.where(b.sign() == sign, b, 0)
     return contribution.T @ (sign.abs() * r / stable(z, STABILIZER))
 
 
@@ -110,7 +111,7 @@ def backward(query: Query, rule_of: Callable[[int, nn.Module], Rule], zero_param
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 w, b = w * ("weight" not in zero_params), b * ("bias" not in zero_params)
             rule, inputs, x = rule_of(i, layer), x.flatten(), layer(x).detach()
-            rule = partial(gamma, sign=x.flatten().sign()) if rule is gamma else rule
+            rule = partial(rule, sign=x.flatten().sign()) if getattr(rule, "func", rule) is gamma else rule
             steps.append(partial(rule, inputs, w, b))
         r = (torch.arange(x.numel()) == target).double()
         for step in reversed(steps):
@@ -194,6 +195,7 @@ LRP = {
     LRPEpsilonAlpha2Beta1Flat: lambda query: rules(alpha2_beta1, flat),
     LRPEpsilonGammaBox: rules_of_box,
     LRPEpsilonGammaFlat: lambda query: rules(gamma, flat),
+    LRPGroups: lambda query: rules(partial(gamma, more=GAMMA), partial(gamma, more=GAMMA / 10)),
     ExcitationBackprop: lambda query: rules_of_ebp,
 }
 
@@ -202,6 +204,8 @@ def build(kind: type[Method], **arguments: object) -> Method:
     arguments = {"stabilizer": STABILIZER, **arguments}
     if kind is not ExcitationBackprop:
         arguments["epsilon"] = EPSILON
+    if kind is LRPGroups:  # of two convolutions, the last third is empty
+        arguments |= {"gamma_low": GAMMA / 10, "gamma_middle": GAMMA}
     if "Gamma" in kind.__name__:
         arguments["gamma"] = GAMMA
     return kind(**arguments)
@@ -217,6 +221,7 @@ NAMES = {
     LRPEpsilonAlpha2Beta1Flat: "lrp_eps_a2b1_flat",
     LRPEpsilonGammaBox: "lrp_eps_gamma_box",
     LRPEpsilonGammaFlat: "lrp_eps_gamma_flat",
+    LRPGroups: "lrp_groups",
     ExcitationBackprop: "ebp",
 }
 

@@ -18,10 +18,12 @@ from zennit.composites import (
     EpsilonPlusFlat,
     ExcitationBackprop,
     GuidedBackprop,
+    NameLayerMapComposite,
+    layer_map_base,
 )
 from zennit.core import Composite
-from zennit.rules import Epsilon, Flat
-from zennit.types import Linear
+from zennit.rules import Epsilon, Flat, Gamma
+from zennit.types import Convolution, Linear
 
 from canonxai import random
 from canonxai.attribution import Query
@@ -52,6 +54,16 @@ def gamma_box(query: Query, **arguments: Any) -> Composite:
 
 def gamma_flat(query: Query, **arguments: Any) -> Composite:
     return EpsilonGammaBox(0, 0, gamma=0.25, first_map=[(Linear, Flat())], **arguments)
+
+
+def gammas(query: Query, low: float = 0.25, middle: float = 0.25, high: float = 0.25) -> Composite:
+    """The rules by the place of each convolution in the order of definition."""
+    convolutions = [name for name, module in query.model.named_modules() if isinstance(module, Convolution)]
+    third = len(convolutions) / 3
+    by_place = {name: (low, middle, high)[int(place / third)] for place, name in enumerate(convolutions)}
+    fully_connected = (Linear, Epsilon(1e-6))
+    name_map = [((name,), Gamma(gamma)) for name, gamma in by_place.items()]
+    return NameLayerMapComposite(name_map, [*layer_map_base(), fully_connected])
 
 
 gradient = lrp(lambda query: Composite())
@@ -86,11 +98,13 @@ DIRECT: dict[str, Direct] = {
     "lrp_eps_a2b1_flat": lrp(lambda query: EpsilonAlpha2Beta1Flat(epsilon=1e-6, stabilizer=1e-6)),
     "lrp_eps_gamma_box": lrp(gamma_box),
     "lrp_eps_gamma_flat": lrp(gamma_flat),
+    "lrp_groups": lrp(gammas),
     "random": lambda query, canonizers: random.normal(query.seed, Stream.RANDOM_MAP, query.sample_id, (3, 32, 32)),
 }
 NOTES = {
     "lrp_eps": "zennit has no composite of it: its epsilon rule in every convolution and linear layer",
     "lrp_eps_gamma_flat": "zennit has no composite of it: EpsilonGammaBox with the flat rule in the first layer",
+    "lrp_groups": "zennit has no composite of it: its gamma rule in each convolution, epsilon in linear layers",
     "smoothgrad": "zennit's gradient of each noisy copy: its own SmoothGrad draws from the global generator, so that "
     "a map depends on the batch that it is in",
     "random": "standard normal values, no method of zennit's",

@@ -1,11 +1,12 @@
-"""The study's figures, one file each; every ``draw`` yields names and matplotlib figures of a report."""
+"""The study's figures and a search's, one file each; every ``draw`` yields names and matplotlib figures of a report."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 from canonxai.files import file_name
-from canonxai.report.figures import curves, heatmaps, localization, perturbation, reliability, scatter
+from canonxai.report.figures import curves, heatmaps, localization, pareto, perturbation, reliability, scatter
 from canonxai.report.figures.style import save
 from canonxai.report.report import Report
 
@@ -23,14 +24,15 @@ def draw_all(report: Report, folder: Path, samples: Sequence[int] | None = None)
     """
     for old in (*folder.glob("*.png"), *folder.glob("*.pdf")):
         old.unlink()
-    report = report.drawn
+    study = without_trials(report).drawn
     figures = chain(
-        heatmaps.draw(report, samples),
-        localization.draw(report),
-        perturbation.draw(report),
-        curves.draw(report),
-        scatter.draw(report),
-        reliability.draw(report),
+        heatmaps.draw(study, samples),
+        localization.draw(study),
+        perturbation.draw(study),
+        curves.draw(study),
+        scatter.draw(study),
+        reliability.draw(study),
+        pareto.draw(report),
     )
     paths = []
     for name, figure in figures:
@@ -38,3 +40,11 @@ def draw_all(report: Report, folder: Path, samples: Sequence[int] | None = None)
         save(figure, folder / name)
         paths.append(folder / f"{name}.png")
     return paths
+
+
+def without_trials(report: Report) -> Report:
+    """The report without a search's pairs, whose variants are too many for a line or a row each."""
+    pairs = [pair for pair in report.study.pairs if not pair.canonized.objective]
+    if len(pairs) == len(report.study.pairs):
+        return report
+    return replace(report, study=replace(report.study, pairs=pairs))

@@ -1,0 +1,293 @@
+"""The adapter against Quantus called directly, and what it refuses."""
+
+import builtins
+import random as python_random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import quantus
+import torch
+from pyarrow.parquet import read_table
+from torch import nn
+
+from canonxai import random
+from canonxai.assemble import build_metrics
+from canonxai.batch_size import BatchSize
+from canonxai.errors import UserError
+from canonxai.metrics.quantus import OF_SEVERAL_IMAGES, Quantus
+from canonxai.models.normalization import Normalization
+from canonxai.random import Stream
+from tests.conftest import ROOT
+from tests.metrics.batches import explanation, select
+from tests.tiny import CELL
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+SAMPLES, SIDE = 4, 12
+TINY = [override for override in CELL if not override.startswith("metric")]
+
+
+class Network(nn.Module):
+    """Two convolutions in float64, the first with a bias, as Quantus' input invariance wants it."""
+
+    def __init__(self, classes=3):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, classes, 3, padding=1)
+        self.double().eval().requires_grad_(False)
+
+    def forward(self, input):
+        return self.second(self.first(input).relu()).mean((2, 3))
+
+
+def gradient_times_input(model, inputs, targets):
+    input = inputs.detach().requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(model(input).gather(1, targets[:, None]).sum(), input)
+    return (gradient * input).detach()
+
+
+@pytest.fixture
+def batch():
+    generator, network = torch.Generator().manual_seed(0), Network()
+    normalize = Normalization([0.0] * 3, [256 / 255] * 3)  # exact in float32
+    image = torch.randint(1, 256, (SAMPLES, 3, SIDE, SIDE), generator=generator).to(torch.uint8)
+    target, region = torch.arange(SAMPLES) % 3, torch.zeros(SAMPLES, SIDE, SIDE, dtype=torch.bool)
+    for sample in range(SAMPLES):
+        region[sample, sample : sample + 5, 2 : 6 + sample] = True
+    input = normalize(image, torch.float64)
+    return explanation(
+        gradient_times_input(network, input, target), image=image, sample_id=torch.tensor([5, 3, 8, 77]),
+        target=target, box=region, mask=region.flip(1), logits=network(input), normalize=normalize, network=network,
+        explain=lambda input, target, _: gradient_times_input(network, input, target), seed=3,
+    )  # fmt: skip
+
+
+def directly(metric, batch, region="box", curve=None, **options):
+    """Quantus as its documentation shows it, one image after the other, seeded as documented."""
+    sample = batch.sample_id
+    seeds = random.below(batch.seed, Stream.QUANTUS, sample, torch.full_like(sample, 2**31)).tolist()
+
+    def explain(model, inputs, targets, **_):
+        targets = torch.as_tensor(targets).reshape(-1).expand(len(inputs))
+        maps = gradient_times_input(model, torch.as_tensor(inputs).double(), targets)
+        return maps.sum(1, keepdim=True).numpy()
+
+    class Float32(Network):  # which takes inputs in the precision that Quantus gives it
+        def forward(self, input):
+            return super().forward(input.double())
+
+    values = []
+    for place, seed in enumerate(seeds):
+        one = slice(place, place + 1)
+        np.random.seed(seed)
+        python_random.seed(seed)
+        torch.manual_seed(seed)
+        scores = metric(seed)(
+            model=Float32().eval(), x_batch=batch.input[one].numpy(), y_batch=batch.target[one].numpy(),
+            a_batch=batch.attribution[one].sum(1, keepdim=True).numpy(),
+            s_batch=getattr(batch, region)[one, None].numpy(), explain_func=explain, channel_first=True,
+            **options,
+        )  # fmt: skip
+        scores = [*scores.values()] if isinstance(scores, dict) else scores
+        values.append(np.mean(scores) if curve == "mean" else float(np.squeeze(scores)))
+    return values
+
+
+#: metric, its arguments, and what is given to the adapter besides
+CASES = [
+    ("Complexity", {}, {}),
+    ("Sparseness", {"abs": True}, {}),
+    ("EffectiveComplexity", {"eps": 0.1}, {}),
+    ("FaithfulnessCorrelation", {"nr_runs": 5, "subset_size": 20, "return_aggregate": False}, {}),
+    ("FaithfulnessEstimate", {"features_in_step": 12}, {}),
+    ("MonotonicityCorrelation", {"nr_samples": 3, "features_in_step": 48}, {}),
+    ("Monotonicity", {"features_in_step": 12}, {}),
+    ("Infidelity", {"perturb_patch_sizes": [4], "n_perturb_samples": 2, "perturb_baseline": "uniform"}, {}),
+    ("PixelFlipping", {"features_in_step": 12}, {"curve": "mean"}),
+    ("PixelFlipping", {"features_in_step": 12}, {"curve": "mean", "softmax": False}),
+    ("Selectivity", {"patch_size": 4}, {"curve": "mean"}),
+    ("RegionPerturbation", {"patch_size": 4, "regions_evaluation": 5}, {"curve": "mean"}),
+    ("AttributionLocalisation", {}, {}),
+    ("AttributionLocalisation", {}, {"region": "mask"}),
+    ("AUC", {}, {}),
+    ("PointingGame", {}, {}),
+    ("RelevanceMassAccuracy", {}, {}),
+    ("RelevanceRankAccuracy", {"abs": True}, {}),
+    ("TopKIntersection", {"k": 20}, {"region": "mask"}),
+    ("MaxSensitivity", {"nr_samples": 3}, {}),
+    ("AvgSensitivity", {"nr_samples": 3}, {}),
+    ("LocalLipschitzEstimate", {"nr_samples": 3}, {}),
+    ("RelativeInputStability", {"nr_samples": 3}, {}),
+    ("RelativeOutputStability", {"nr_samples": 3}, {}),
+    ("RelativeRepresentationStability", {"nr_samples": 3}, {}),
+    ("RandomLogit", {"similarity_func": "correlation_spearman"}, {}),
+    ("MPRT", {"similarity_func": "correlation_spearman", "return_average_correlation": True}, {}),
+    ("MPRT", {"similarity_func": "correlation_spearman"}, {"curve": "mean"}),
+    ("SmoothMPRT", {"nr_samples": 2, "similarity_func": "correlation_spearman", "return_last_correlation": True}, {}),
+    ("EfficientMPRT", {}, {}),
+    ("Completeness", {}, {}),
+    ("NonSensitivity", {}, {}),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "options"), CASES)
+def test_scores_are_those_of_quantus_itself(batch, name, arguments, options):
+    given = {key: value for key, value in arguments.items() if key != "return_aggregate"}
+    metric = Quantus(name, given, **options)
+    kind, extra = getattr(quantus, name), {}
+    if "similarity_func" in arguments:
+        extra["similarity_func"] = getattr(quantus.similarity_func, arguments["similarity_func"])
+
+    def make(seed):
+        own = {"seed": seed} if name in ("RandomLogit", "MPRT", "SmoothMPRT", "EfficientMPRT") else {}
+        classes = {"num_classes": 3} if name == "RandomLogit" else {}
+        return kind(**{**own, **classes, **arguments, **extra})
+
+    expected = directly(make, batch, **options)
+    (values,) = metric(batch).values()
+    assert values.tolist() == pytest.approx(expected, rel=1e-6, nan_ok=True)
+    assert np.isfinite(expected).all()
+    assert list(metric.columns) == [metric.column]
+    assert metric.columns[metric.column].higher_is_better == (kind.score_direction.value == "higher")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("Complexity", {}),
+        ("FaithfulnessCorrelation", {"nr_runs": 5, "subset_size": 20}),
+        ("MaxSensitivity", {"nr_samples": 2}),
+        ("RandomLogit", {"similarity_func": "correlation_spearman"}),
+        ("EfficientMPRT", {}),
+    ],
+)
+def test_a_score_depends_on_its_image_alone_and_all_is_left_as_it_was(batch, name, arguments):
+    metric = Quantus(name, arguments)
+    before = {key: (id(value), value.clone()) for key, value in batch.network.state_dict(keep_vars=True).items()}
+    np.random.seed(1)
+    states = np.random.get_state()[1].copy(), python_random.getstate(), torch.get_rng_state()
+    expected = metric(batch)[metric.column]
+    again = metric(replace(select(batch, [2, 0]), batch_size=BatchSize(1)))[metric.column]
+    assert again.tolist() == expected[[2, 0]].tolist()
+    assert len(set(expected.tolist())) > 1
+    after = np.random.get_state()[1], python_random.getstate(), torch.get_rng_state()
+    assert (states[0] == after[0]).all() and states[1] == after[1] and torch.equal(states[2], after[2])
+    held = batch.network.state_dict(keep_vars=True)
+    assert all(id(held[key]) == place and torch.equal(held[key], value) for key, (place, value) in before.items())
+    assert not batch.network._forward_pre_hooks
+
+
+def test_other_seeds_give_other_draws(batch):
+    metric = Quantus("FaithfulnessCorrelation", {"nr_runs": 5, "subset_size": 20})
+    first, second = (metric(replace(batch, seed=seed))[metric.column] for seed in (3, 4))
+    assert (first != second).all()
+
+
+def test_what_is_not_defined_is_nan(batch):
+    attribution, box = batch.attribution.clone(), batch.box.clone()
+    attribution[0], attribution[1], box[2] = 0, -1 - attribution[1].abs(), False
+    odd = replace(batch, attribution=attribution, box=box)
+    assert Quantus("Complexity")(odd)["quantus_complexity"].isnan().tolist() == [True, True, False, False]
+    assert Quantus("PointingGame")(odd)["quantus_pointing_game"].isnan().tolist() == [True, True, True, False]
+    broken = replace(batch, explain=lambda input, *_: torch.full_like(input, torch.nan))
+    assert Quantus("MaxSensitivity", {"nr_samples": 1})(broken)["quantus_max_sensitivity"].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "options", "told"),
+    [
+        (None, {}, {}, r"^metric\.name: expected .*, one of AUC, .*TopKIntersection, got None"),
+        ("Complexty", {}, {}, r"^metric\.name: expected .*, perhaps Complexity.*, got 'Complexty'"),
+        ("Metric", {}, {}, r"^metric\.name: expected .*, .*, got 'Metric'"),
+        ("Sufficiency", {}, {}, r"metric\.name: .*, got 'Sufficiency', which compares images with each other"),
+        ("SensitivityN", {}, {}, r"metric\.name: .*, got 'SensitivityN', which compares images with each other"),
+        ("Focus", {}, {}, r"metric\.name: .*, got 'Focus', which needs mosaics"),
+        ("ROAD", {"percentage": [1]}, {}, r"quantus\.arguments: expected one of percentages, .*'percentage'"),
+        ("ROAD", {"return_aggregate": True}, {}, r"quantus\.arguments: expected one of .*'return_aggregate'"),
+        ("MPRT", {"similarity_func": "corelation_spearman"}, {}, r"similarity_func: .*, perhaps correlation_spearman"),
+        ("MPRT", {"similarity_func": "os.system"}, {}, r"arguments\.similarity_func: expected .*, got 'os\.system'"),
+        ("MPRT", {"layer_order": "sideways"}, {}, r"quantus\.arguments: MPRT .* not take .*sideways"),
+        ("AUC", {}, {"region": "circle"}, r"metric\.quantus\.region: expected one of box, mask, got 'circle'"),
+        ("AUC", {}, {"curve": "max"}, r"metric\.quantus\.curve: expected one of None, mean, got 'max'"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told(name, arguments, options, told):
+    with pytest.raises(UserError, match=told) as error:
+        Quantus(name, arguments, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_several_numbers_an_image_are_refused(batch):
+    metric = Quantus("PixelFlipping", {"features_in_step": 12})
+    told = r"^metric\.name: expected .* one number .*, got 'PixelFlipping, which gives 36'\. .*curve=mean.*return_auc"
+    with pytest.raises(UserError, match=told):
+        metric(batch)
+
+
+def test_what_are_no_numbers_is_refused_even_as_a_curve():
+    metric = Quantus("MPRT", curve="mean")
+    for scores in ({"x": [1.0], "y": [1.0, 2.0]}, [{"x": [1.0]}], []):
+        with pytest.raises(UserError, match=r"^metric\.name: .* got 'MPRT, which gives no list of numbers'"):
+            metric._number(scores)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("FaithfulnessEstimate", {"features_in_step": 7}), ("ROAD", {}), ("IROF", {})]
+)
+def test_a_failure_names_sample_and_metric(batch, name, arguments):
+    """The last two do not take colour images in Quantus 0.6.0."""
+    with pytest.raises(UserError, match=rf"^metric\.quantus: {name} of Quantus failed for sample 5: \w+Error: [^\n]*$"):
+        Quantus(name, arguments)(batch)
+
+
+def test_quantus_not_installed_is_told_in_a_line(monkeypatch):
+    load = builtins.__import__
+
+    def without(name, *rest):
+        if name == "quantus":
+            raise ImportError("No module named 'quantus'")
+        return load(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError, match=r"^metric\.quantus: .*pip install 'canonxai\[quantus\]'$"):
+        Quantus("Complexity")
+
+
+def test_the_name_stands_where_the_command_line_says_it(config):
+    metrics = build_metrics(config("metric=[localization,quantus]", "metric.name=MaxSensitivity",
+                                   "+metric.quantus.arguments.nr_samples=3"))  # fmt: skip
+    assert list(metrics) == ["localization", "quantus"]
+    assert (metrics["quantus"].name, metrics["quantus"].arguments) == ("MaxSensitivity", {"nr_samples": 3})
+
+
+def test_every_metric_of_quantus_is_tried_or_refused():
+    kinds = {name for name, kind in vars(quantus.metrics).items() if hasattr(kind, "score_direction")}
+    tried = {name for name, *_ in CASES} | set(OF_SEVERAL_IMAGES)
+    fail = {"ROAD", "IROF", "InputInvariance"}  # in Quantus itself, the last for networks in float64
+    assert kinds == tried | fail | {"ModelParameterRandomisation", "Continuity"}  # deprecated; nested results
+
+
+def test_a_cell_stores_what_quantus_gives_and_the_report_pairs_it(cli, tmp_path):
+    cell = [*TINY, "metric=[localization,quantus]", "metric.name=Complexity"]
+    done = cli("-m", *cell, "canonize=true,false", PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr
+    rows = read_table(tmp_path / "multirun/default/report/comparison.parquet").to_pylist()
+    (row,) = (row for row in rows if row["metric"] == "quantus_complexity" and row["stratum"] == "all")
+    assert not row["higher_is_better"] and row["images"] == 12 and row["effect"] == "equal"  # of I x G
+    done = cli(*cell, "canonize=true", PYTHONPATH=str(ROOT))
+    assert "complete before" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["metric=quantus"], "metric.name: expected a metric of Quantus, one of AUC, "),
+        (["metric=quantus", "metric.name=Sparsenes"], "metric.name: expected a metric of Quantus, perhaps Sparseness"),
+        (["metric=localization", "metric.name=Sparseness"], "metric.name: Key 'name'"),
+    ],
+)
+def test_a_wrong_name_is_told_in_a_line(cli, overrides, told):
+    done = cli(*TINY, *overrides, PYTHONPATH=str(ROOT))
+    assert done.returncode == 1 and told in done.stderr and "Traceback" not in done.stderr
