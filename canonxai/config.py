@@ -29,7 +29,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from canonxai.errors import UserError, conversion
+from canonxai.errors import UserError, check, conversion
 from canonxai.files import file_name
 from canonxai.models.preprocessing import Preprocessing
 
@@ -183,6 +183,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("options", options, replace=True)
     OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
     OmegaConf.register_new_resolver("preprocessing", _preprocessing, replace=True)
+    OmegaConf.register_new_resolver("study", _study, replace=True)
     store = ConfigStore.instance()
     store.store(name="schema_config", node=Config)
     store.store(name="schema_training", node=Training)
@@ -192,6 +193,13 @@ def register() -> None:
 def _cell(*, _root_: DictConfig) -> str:
     methods = methods_together(OmegaConf.select(_root_, "hydra.overrides.task") or [])
     return f"{TOGETHER}/{cell_name(_root_, methods)}" if methods else cell_name(_root_)
+
+
+def _study(*, _root_: DictConfig) -> str:
+    """The folder of a study, which a stranger's config must not choose."""
+    name = str(_root_.study)
+    check(name == file_name(name) and name not in ("", ".", ".."), "study", "a name, no path", name)
+    return name
 
 
 def _directions(*, _root_: DictConfig) -> list[str]:

@@ -64,6 +64,8 @@ def test_a_multirun_without_failures_ends_with_zero(cli, tmp_path):
         (["sead=1"], "sead: Key 'sead' not in 'Config'"),
         (["canonize=banana"], "canonize: expected true or false, got 'banana'. See --cfg job for all keys"),
         (["method.epsilon=abc"], "method.epsilon: expected a number, got 'abc'."),
+        (["study=../../elsewhere"], "study: expected a name, no path, got '../../elsewhere'."),
+        (["-m", "study=.."], "study: expected a name, no path, got '..'."),
         (["seed=1.5"], "seed: expected an integer, got '1.5'."),
         (["target=best"], r"target: Invalid value 'best', expected one of \[label, predicted\]"),
         (["seed=-1"], r"seed: expected an integer >= 0, < 2\^63, got -1"),

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from canonxai.errors import UserError
 
@@ -31,7 +32,10 @@ def report_pending() -> None:
         return
     from canonxai.report.build import build_report, print_report
 
-    folder = Path(config.hydra.sweep.dir)
+    try:
+        folder = Path(config.hydra.sweep.dir)
+    except OmegaConfBaseException:  # which has been told
+        return
     try:
         options: Any = OmegaConf.to_object(config.report)
         is_wandb = config.logger is not None and str(config.logger.get("_target_", "")).endswith("wandb_logger")

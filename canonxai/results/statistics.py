@@ -9,7 +9,7 @@ from scipy.special import ndtr, ndtri
 
 LEVEL = 0.95
 RESAMPLES = 2_000
-MOST_VALUES = 5_000  #: that are drawn; of more, the means of so many random groups are
+MOST_VALUES = 10_000  #: that are drawn, more than the study's images; of more, the means of so many random groups are
 _DRAWS_AT_ONCE = 1_000_000
 
 
@@ -96,7 +96,7 @@ def _scatter_of_means(deviations: Float[np.ndarray, " n"], seed: int = 0) -> Flo
     return np.asarray(np.concatenate(sums) / len(deviations))
 
 
-@lru_cache(maxsize=8)  # cells of a study have the same images
+@lru_cache(maxsize=4)  # cells of a study have the same images
 def _counts(n: int, resamples: int, seed: int) -> UInt8[np.ndarray, "resamples n"]:
     """How often each of n values is in each bootstrap sample, drawn as scipy's ``bootstrap`` draws them."""
     rng = np.random.default_rng(seed)
