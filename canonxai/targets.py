@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,12 +29,27 @@ KEY = "allow_targets"
 ENVIRONMENT = "CANONXAI_ALLOW_TARGETS"  #: hands what was allowed on to the processes of a sweep
 #: what Hydra makes of its own part before a job starts
 OF_HYDRA = ("callbacks", "job_logging", "hydra_logging", "launcher", "sweeper")
-PLUGINS = ("hydra.launcher._target_", "hydra.sweeper._target_")  #: which Hydra itself looks up among what is installed
-#: what a job of SLURM runs besides, and what Optuna's sweeper calls or unpickles
+#: what a job of SLURM or Ray runs or connects to, what Optuna's sweeper calls or unpickles, and the environment: each
+#: is given on the command line, or not at all
 COMMANDS = (
-    *("hydra.launcher.setup", "hydra.launcher.additional_parameters"),
+    *("hydra.launcher.setup", "hydra.launcher.additional_parameters", "hydra.launcher.ray.init"),
     *("hydra.sweeper.custom_search_space", "hydra.sweeper.storage"),
+    *("hydra.job.env_copy", "hydra.job.env_set"),
 )
+#: where results go: as a shipped config says, or the command line
+FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir")
+#: Hydra's plugins that are supported
+PLUGINS = {
+    f"{package}.{name}"
+    for package, names in {
+        "hydra._internal.core_plugins": ("basic_launcher.BasicLauncher", "basic_sweeper.BasicSweeper"),
+        "hydra_plugins.hydra_joblib_launcher": ("joblib_launcher.JoblibLauncher",),
+        "hydra_plugins.hydra_submitit_launcher": ("submitit_launcher.SlurmLauncher", "submitit_launcher.LocalLauncher"),
+        "hydra_plugins.hydra_ray_launcher": ("ray_launcher.RayLauncher",),
+        "hydra_plugins.hydra_optuna_sweeper": ("optuna_sweeper.OptunaSweeper",),
+    }.items()
+    for name in names
+}
 #: what logging's own configs name: classes, streams and the one file
 LOGGING = {
     *("logging.StreamHandler", "logging.FileHandler", "ext://sys.stdout", "ext://sys.stderr"),
@@ -83,29 +100,52 @@ def check_targets(cfg: DictConfig, folder: Path) -> None:
                 )
 
 
-def check_hydra(cfg: DictConfig, folder: Path) -> None:
-    """Looks at what Hydra calls by itself: callbacks, and what logging is made of.
+def check_hydra(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> None:
+    """Looks at what Hydra does by itself: callbacks, logging, launchers, the environment and folders of jobs.
 
     Args:
         cfg: as composed, Hydra's own part included.
         folder: that of the shipped configs.
+        overrides: the command line's. Those that the config holds are told from them, as jobs are started by these.
 
     Raises:
-        UserError: for the first name that is not known; or if the config allows targets by itself.
+        UserError: for the first name that is not known, or if the config has what only the command line may give.
     """
-    own = [name for name in cfg.get(KEY) or [] if name not in _allowed()]
-    if own or ENVIRONMENT in (OmegaConf.select(cfg, "hydra.job.env_set") or {}):
-        raise UserError(f"{KEY}: expected to be given on the command line alone, got {own or ENVIRONMENT} in a config.")
-    given = OmegaConf.select(cfg, "hydra.overrides.hydra") or []
-    for key in COMMANDS:
-        found = OmegaConf.select(cfg, key)
-        if found and not any(override.lstrip("+").startswith(key) for override in given):
-            raise UserError(f"{key}: expected to be given on the command line alone, got {found} in a config.")
+    for place, value in _alone(cfg, folder, OverridesParser.create().parse_overrides(list(overrides))):
+        raise UserError(f"{place}: expected to be given on the command line alone, got {value} in a config.")
+    known = {"launcher": PLUGINS | _allowed(), "sweeper": PLUGINS | SAMPLERS | _allowed()}
     for section in OF_HYDRA:
         node = OmegaConf.select(cfg, f"hydra.{section}")
+        names = shipped(folder) | known.get(section, LOGGING)
         for place, name in _named(node, f"hydra.{section}", ("_target_", "class", "()", "filename")):
-            if name not in shipped(folder) | LOGGING | SAMPLERS and place not in PLUGINS:
+            if name not in names:
                 raise UserError(f"{place}: expected what Hydra or a shipped config names, got {name!r}.")
+    for place, value, _ in _leaves(OmegaConf.select(cfg, "hydra.launcher"), "hydra.launcher"):
+        if not str(value).isprintable():  # a line of its own in a job's script is a command
+            raise UserError(f"{place}: expected printable text on one line, got {value!r}.")
+
+
+def _alone(cfg: DictConfig, folder: Path, overrides: Sequence[Override]) -> Iterator[tuple[str, Any]]:
+    """What the command line has to give, and a config gives."""
+    given = {place for override in overrides for place, *_ in _leaves(override.value(), str(override.key_or_group))}
+    copied = {f"hydra.job.env_set.{name}" for name in OmegaConf.select(cfg, "hydra.job.env_copy")}
+    for name in cfg.get(KEY) or []:
+        if name not in _allowed():
+            yield KEY, name
+    for part in ("task", "hydra"):  # by which jobs and processes are started
+        told = [override.input_line for override in overrides if override.is_hydra_override() == (part == "hydra")]
+        if (recorded := _raw(cfg, f"hydra.overrides.{part}")) != told:
+            yield f"hydra.overrides.{part}", recorded
+    for key in COMMANDS:
+        for place, value, _ in _leaves(_raw(cfg, key), key):
+            if place not in given | copied:
+                yield place, value
+    for key in FOLDERS:
+        if key not in given and (value := _raw(cfg, key)) not in _folders(folder):
+            yield key, value
+    for name in OmegaConf.select(cfg, "hydra.sweeper.params") or {}:
+        if str(name).lstrip("+~ ").startswith("hydra"):
+            yield "hydra.sweeper.params", name
 
 
 def guard(folder: Path) -> None:
@@ -115,17 +155,30 @@ def guard(folder: Path) -> None:
         return
 
     @wraps(compose)
-    def load_configuration(self: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> DictConfig:
+    def load_configuration(
+        self: ConfigLoaderImpl, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
+    ) -> DictConfig:
+        _check_searchpath(self, config_name, overrides)
         try:
-            cfg = compose(self, *args, **kwargs)
+            cfg = compose(self, config_name, overrides, *args, **kwargs)
         except TypeError as error:  # of Hydra, for instance for method=[1,ixg]
             raise UserError(
                 f"command line: expected names of options, got what Hydra cannot read ({error})."
             ) from error
-        check_hydra(cfg, folder)
+        check_hydra(cfg, folder, overrides)
         return cfg
 
     ConfigLoaderImpl.load_configuration = load_configuration  # type: ignore[method-assign]
+
+
+def _check_searchpath(loader: ConfigLoaderImpl, config_name: str | None, overrides: Sequence[str]) -> None:
+    """Looks at where Hydra is about to look for configs: what is no folder is a module, which it imports."""
+    loaded = loader.repository.load_config(config_name) if config_name else None
+    searched = OmegaConf.select(loaded.config, "hydra.searchpath") if loaded else None
+    if searched and not any(override.startswith("hydra.searchpath=") for override in overrides):
+        for place in searched:
+            if "://" in str(place).removeprefix("file://"):
+                raise UserError(f"hydra.searchpath: expected folders, got {place} in a config.")
 
 
 def _allowed() -> set[str]:
@@ -134,16 +187,39 @@ def _allowed() -> set[str]:
 
 def _named(node: Any, path: str, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Every value of a config that names a class, function or object: at one of ``keys``, or ``ext://`` in logging."""
-    if isinstance(node, DictConfig | ListConfig):
-        raw: Any = OmegaConf.to_container(node)
-        for key in node if isinstance(node, DictConfig) else range(len(node)):
-            value: Any = _value(node, key)
+    for place, value, raw in _leaves(node, path):
+        external = "class" in keys and str(value).startswith(("ext://", "cfg://", UNRESOLVED))
+        if external or place.rpartition(".")[2] in keys:
+            # Hydra's output folder, in the names of log files, is not known at first
+            yield place, str(raw if value == UNRESOLVED else value)
+
+
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    """Every value in a config, or in a dict or list: where it stands, resolved, and as written."""
+    if isinstance(node, dict | list | DictConfig | ListConfig):
+        raw: Any = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+        for key in raw if isinstance(raw, dict) else range(len(raw)):
+            value = _value(node, key) if OmegaConf.is_config(node) else node[key]
             place = f"{path}.{key!s}"
-            yield from _named(value, place, keys)
-            external = "class" in keys and str(value).startswith(("ext://", "cfg://", UNRESOLVED))
-            if value is not None and (key in keys or external):
-                # Hydra's output folder, in the names of log files, is not known at first
-                yield place, str(raw[key] if value == UNRESOLVED else value)
+            is_inner = isinstance(value, dict | list | DictConfig | ListConfig)
+            yield from _leaves(value, place) if is_inner else [(place, value, raw[key])] if value is not None else []
+    elif node is not None:
+        yield path, node, node
+
+
+def _raw(cfg: DictConfig, key: str) -> Any:
+    """What stands at a key, as written."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent)
+    values: Any = OmegaConf.to_container(node) if isinstance(node, DictConfig) else {}
+    return values.get(name)
+
+
+@cache
+def _folders(folder: Path) -> frozenset[Any]:
+    """What Hydra and the shipped configs say of where results go."""
+    configs = [OmegaConf.structured({"hydra": HydraConf}), *map(OmegaConf.load, folder.glob("*.yaml"))]
+    return frozenset(_raw(cfg, key) for cfg in configs for key in FOLDERS)
 
 
 def _value(node: Any, key: Any) -> Any:

@@ -38,7 +38,33 @@ ATTACKS = {
     ),
     "sampler": ("hydra: {sweeper: {sampler: {_target_: evil.Evil}}}", "hydra.sweeper.sampler._target_"),
     "allows itself": ("allow_targets: [evil.Evil]\nmethod: {_target_: evil.Evil}", "allow_targets: expected to be"),
-    "environment": (f"hydra: {{job: {{env_set: {{{ENVIRONMENT}: evil.Evil}}}}}}", "allow_targets: expected to be"),
+    "environment": (f"hydra: {{job: {{env_set: {{{ENVIRONMENT}: evil.Evil}}}}}}", "hydra.job.env_set.CANONXAI"),
+    "path of Python": ("hydra: {job: {env_set: {PYTHONPATH: evil}}}", "hydra.job.env_set.PYTHONPATH: expected to be"),
+    "secret": ("hydra: {job: {env_copy: [PATH]}}", "hydra.job.env_copy.0: expected to be given on the command line"),
+    "recorded": ("hydra: {overrides: {task: [allow_targets=evil.Evil]}}", "hydra.overrides.task: expected to be given"),
+    "recorded of Hydra": (
+        "hydra: {overrides: {hydra: [hydra.job.env_set.PYTHONPATH=evil]}, job: {env_set: {PYTHONPATH: evil}}}",
+        "hydra.overrides.hydra: expected to be given on the command line",
+    ),
+    "folder": ("hydra: {run: {dir: ../elsewhere}}", "hydra.run.dir: expected to be given on the command line alone"),
+    "folder of sweeps": ("hydra: {sweep: {dir: '${oc.env:HOME}'}}", "hydra.sweep.dir: expected to be given"),
+    "folder of configs": ("hydra: {output_subdir: ../../elsewhere}", "hydra.output_subdir: expected to be given"),
+    "parameters": (
+        "hydra: {sweeper: {params: {+hydra.job.env_set.PYTHONPATH: evil}}}",
+        "hydra.sweeper.params: expected to be given on the command line alone, got +hydra.job.env_set.PYTHONPATH",
+    ),
+    "commands": (
+        'defaults: [override /hydra/launcher: slurm]\nhydra: {launcher: {comment: "x\\ntouch imported"}}',
+        "hydra.launcher.comment: expected printable text on one line, got 'x\\ntouch imported'",
+    ),
+    "commands of a name": (
+        'defaults: [override /hydra/launcher: slurm]\nhydra: {job: {name: "x\\ntouch imported"}}',
+        "hydra.launcher.name: expected printable text on one line",
+    ),
+    "commands that come late": (
+        "defaults: [override /hydra/launcher: slurm]\nhydra: {launcher: {comment: '${hydra:job.id}'}}",
+        "hydra.launcher.comment: expected what Hydra or a shipped config names, got '${hydra:job.id}'",
+    ),
 }
 
 
@@ -75,6 +101,7 @@ def stranger(tmp_path, monkeypatch):
     [
         *((attack, False) for attack in ATTACKS),
         *((attack, True) for attack in ("method", "callback", "log", "launcher", "sweeper", "search", "sampler")),
+        *((attack, True) for attack in ("path of Python", "recorded", "folder of sweeps", "parameters", "commands")),
     ],
 )
 def test_a_stranger_s_config_calls_nothing_of_its_own(stranger, cli, tmp_path, attack, sweep):
@@ -136,5 +163,29 @@ def test_shipped_targets_are_those_of_the_configs():
     assert all(name.startswith(("canonxai.", "pytorch_lightning.Trainer")) for name in names)
 
 
-def test_hydra_s_own_part_passes(config):
-    check_hydra(config("experiment=paper", "hydra/job_logging=default"), CONF)
+@pytest.mark.parametrize("place", ["pkg://evil", "pkg://evil/conf"])
+def test_a_config_has_no_module_searched_for_others(stranger, cli, tmp_path, place):
+    arguments = stranger("")
+    (tmp_path / "conf/mine.yaml").write_text(f"defaults: [config, _self_]\nhydra: {{searchpath: ['{place}']}}")
+    done = cli("--config-name", "mine", *arguments)
+    assert done.returncode == 1 and f"hydra.searchpath: expected folders, got {place} in a config." in done.stderr
+    assert not (tmp_path / "imported").exists()
+
+
+def test_what_only_the_command_line_may_give_it_may_give(config):
+    given = [
+        "hydra.job.env_copy=[PATH]", "+hydra.job.env_set.A=1", "hydra.run.dir=anywhere", "hydra/launcher=slurm",
+        "hydra.launcher.setup=[module load cuda]", "+hydra.launcher.additional_parameters={a: 1, b: {c: 2}}",
+        "hydra.searchpath=[file://conf]", "hydra/job_logging=default",
+    ]  # fmt: skip
+    cfg = config("experiment=paper", *given)
+    check_hydra(cfg, CONF, ["experiment=paper", *given])
+    for place, value in {
+        "job.env_set.B": 2,
+        "launcher.additional_parameters.b.d": 3,
+        "launcher.setup": ["a", "b"],
+    }.items():
+        mixed = cfg.copy()
+        OmegaConf.update(mixed, f"hydra.{place}", value, force_add=True)
+        with pytest.raises(UserError, match=rf"hydra\.{place}(\.1)?: expected to be given on the command line alone"):
+            check_hydra(mixed, CONF, ["experiment=paper", *given])

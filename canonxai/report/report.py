@@ -64,7 +64,9 @@ class Report:
         if len(chosen) == len(self.study.pairs):
             return self
         places = {(*pair.canonized.place, pair.variant) for pair in chosen}
-        part = replace(self, study=replace(self.study, pairs=chosen))
+        shown = {(pair.canonized.data, pair.canonized.model) for pair in chosen}
+        cells = [cell for cell in self.study.cells if (cell.data, cell.model) in shown]
+        part = replace(self, study=replace(self.study, pairs=chosen, cells=cells))
         rows = [c for c in self.comparisons if (c.data, c.model, c.method, c.state, c.variant) in places]
         vars(part)["comparisons"] = rows  # which are corrected for all tests of the study
         return part

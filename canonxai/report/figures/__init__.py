@@ -43,8 +43,9 @@ def draw_all(report: Report, folder: Path, samples: Sequence[int] | None = None)
 
 
 def without_trials(report: Report) -> Report:
-    """The report without a search's pairs, whose variants are too many for a line or a row each."""
+    """The report without a search's trials, which are too many for a line or a row each."""
+    cells = [cell for cell in report.study.cells if not cell.objective]
     pairs = [pair for pair in report.study.pairs if not pair.canonized.objective]
-    if len(pairs) == len(report.study.pairs):
+    if len(cells) == len(report.study.cells):
         return report
-    return replace(report, study=replace(report.study, pairs=pairs))
+    return replace(report, study=replace(report.study, pairs=pairs, cells=cells))
