@@ -32,6 +32,7 @@ FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"  #: what the user asked f
 _RESOLVING = "UserError raised while resolving interpolation: "
 #: what Hydra's plugins need that is not installed by default
 PLUGINS = {"hydra/launcher": "'canonxai[slurm]' or 'canonxai[ray]'", "hydra/sweeper": "'canonxai[optuna]'"}
+PLACE = "Choose another place by hydra.run.dir=PATH (hydra.sweep.dir in a multirun)."
 MISTAKES = (UserError, HydraException, OmegaConfBaseException, OSError)
 
 
@@ -55,6 +56,11 @@ def command(main: Callable[[], Any]) -> Callable[[], Any]:
             if "slurm" not in str(error).lower():  # submitit's
                 raise
             print(f"error: hydra/launcher: {error}", file=sys.stderr)
+            sys.exit(1)
+        except ValueError as error:
+            if not isinstance(reason := error.__cause__, OSError):  # logging's, of a log that cannot be written
+                raise
+            print(f"error: folder: expected to write the log, got: {reason}. {PLACE}", file=sys.stderr)
             sys.exit(1)
         except MISTAKES as error:
             print(f"error: {message(error)}", file=sys.stderr)

@@ -214,11 +214,15 @@ def methods_together(overrides: Sequence[str]) -> list[str]:
     return [str(name) for name in chosen[-1]] if chosen and isinstance(chosen[-1], list) else []
 
 
+_SECRET = re.compile("key|token|secret|passw|credential|auth|cookie|session|private|dsn|_pat$|_url$", re.IGNORECASE)
+
+
 def _environment(name: str, *default: Any) -> str | None:
     """OmegaConf's own ``oc.env``, but for secrets: what a config reads is written to files, logs and reports."""
-    if re.search("key|token|secret|passw|credential", name, re.IGNORECASE):
+    value = oc.env(name, *default)
+    if _SECRET.search(name) or re.search("://.*@", str(value)):  # a password in a URL
         raise UserError(f"oc.env: expected a variable without a secret, got {name}. No result depends on it.")
-    return oc.env(name, *default)
+    return value
 
 
 def _preprocessing(zoo: str, name: str, weights: Any) -> DictConfig:
@@ -278,8 +282,9 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """The keys of which two mappings tell something else."""
-    return [key for key in sorted(first.keys() | second.keys()) if first.get(key) != second.get(key)]
+    """The keys of which two mappings tell something else; NaN is the same as NaN."""
+    keys = sorted(first.keys() | second.keys())
+    return [key for key in keys if first.get(key) != second.get(key) and repr(first.get(key)) != repr(second.get(key))]
 
 
 def cell_name(cfg: DictConfig, methods: Sequence[str] = ()) -> str:

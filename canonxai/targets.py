@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.conf import HydraConf
@@ -120,15 +120,15 @@ def check_hydra(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> None
         for place, name in _named(node, f"hydra.{section}", ("_target_", "class", "()", "filename")):
             if name not in names:
                 raise UserError(f"{place}: expected what Hydra or a shipped config names, got {name!r}.")
-    for place, value, _ in _leaves(OmegaConf.select(cfg, "hydra.launcher"), "hydra.launcher"):
-        if not str(value).isprintable():  # a line of its own in a job's script is a command
-            raise UserError(f"{place}: expected printable text on one line, got {value!r}.")
+    for leaf in _leaves(OmegaConf.select(cfg, "hydra.launcher"), "hydra.launcher"):
+        if not str(leaf.value).isprintable():  # a line of its own in a job's script is a command
+            raise UserError(f"{leaf.place}: expected printable text on one line, got {leaf.value!r}.")
 
 
 def _alone(cfg: DictConfig, folder: Path, overrides: Sequence[Override]) -> Iterator[tuple[str, Any]]:
     """What the command line has to give, and a config gives."""
-    given = {place for override in overrides for place, *_ in _leaves(override.value(), str(override.key_or_group))}
-    copied = {f"hydra.job.env_set.{name}" for name in OmegaConf.select(cfg, "hydra.job.env_copy")}
+    given = {leaf.place for each in overrides for leaf in _leaves(each.value(), each.key_or_group)}
+    given |= {f"hydra.job.env_set.{name}" for name in OmegaConf.select(cfg, "hydra.job.env_copy")}
     for name in cfg.get(KEY) or []:
         if name not in _allowed():
             yield KEY, name
@@ -137,9 +137,7 @@ def _alone(cfg: DictConfig, folder: Path, overrides: Sequence[Override]) -> Iter
         if (recorded := _raw(cfg, f"hydra.overrides.{part}")) != told:
             yield f"hydra.overrides.{part}", recorded
     for key in COMMANDS:
-        for place, value, _ in _leaves(_raw(cfg, key), key):
-            if place not in given | copied:
-                yield place, value
+        yield from ((leaf.place, leaf.value) for leaf in _leaves(_raw(cfg, key), key) if leaf.place not in given)
     for key in FOLDERS:
         if key not in given and (value := _raw(cfg, key)) not in _folders(folder):
             yield key, value
@@ -187,24 +185,31 @@ def _allowed() -> set[str]:
 
 def _named(node: Any, path: str, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Every value of a config that names a class, function or object: at one of ``keys``, or ``ext://`` in logging."""
-    for place, value, raw in _leaves(node, path):
-        external = "class" in keys and str(value).startswith(("ext://", "cfg://", UNRESOLVED))
-        if external or place.rpartition(".")[2] in keys:
+    for leaf in _leaves(node, path):
+        external = "class" in keys and str(leaf.value).startswith(("ext://", "cfg://", UNRESOLVED))
+        if external or leaf.key in keys:
             # Hydra's output folder, in the names of log files, is not known at first
-            yield place, str(raw if value == UNRESOLVED else value)
+            yield leaf.place, str(leaf.raw if leaf.value == UNRESOLVED else leaf.value)
 
 
-def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    """Every value in a config, or in a dict or list: where it stands, resolved, and as written."""
+class Leaf(NamedTuple):
+    """A value in a config: where it stands, under which key, resolved, and as written."""
+
+    place: str
+    key: Any
+    value: Any
+    raw: Any
+
+
+def _leaves(node: Any, path: str, key: Any = None, raw: Any = None) -> Iterator[Leaf]:
+    """Every value in a config, or in a dict or list."""
     if isinstance(node, dict | list | DictConfig | ListConfig):
-        raw: Any = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
-        for key in raw if isinstance(raw, dict) else range(len(raw)):
-            value = _value(node, key) if OmegaConf.is_config(node) else node[key]
-            place = f"{path}.{key!s}"
-            is_inner = isinstance(value, dict | list | DictConfig | ListConfig)
-            yield from _leaves(value, place) if is_inner else [(place, value, raw[key])] if value is not None else []
+        values: Any = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+        for inner in values if isinstance(values, dict) else range(len(values)):
+            value = _value(node, inner) if OmegaConf.is_config(node) else node[inner]
+            yield from _leaves(value, f"{path}.{inner!s}", inner, values[inner])
     elif node is not None:
-        yield path, node, node
+        yield Leaf(path, key, node, raw)
 
 
 def _raw(cfg: DictConfig, key: str) -> Any:

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from hydra import compose
 from omegaconf import OmegaConf
 
 from canonxai.config import CONF
@@ -151,6 +152,16 @@ def test_no_secret_of_the_environment_gets_into_a_file(stranger, cli, tmp_path, 
     assert not list(tmp_path.rglob("*hush*"))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("GITHUB_PAT", "x"), ("DATABASE_URL", "x"), ("REMOTE", "https://me:hush@host/x"), ("SESSION_ID", "x")],
+)
+def test_names_and_values_that_look_secret_are_not_read(config, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(Exception, match=f"expected a variable without a secret, got {name}"):
+        OmegaConf.resolve(config("data=imagenet", f"data.root=${{oc.env:{name}}}"))
+
+
 def test_other_variables_can_be_read(config, monkeypatch):
     monkeypatch.setenv("SCRATCH", "/scratch")
     assert config("data=imagenet", "data.root=${oc.env:SCRATCH}/ilsvrc").data.root == "/scratch/ilsvrc"
@@ -178,8 +189,9 @@ def test_what_only_the_command_line_may_give_it_may_give(config):
         "hydra.launcher.setup=[module load cuda]", "+hydra.launcher.additional_parameters={a: 1, b: {c: 2}}",
         "hydra.searchpath=[file://conf]", "hydra/job_logging=default",
     ]  # fmt: skip
-    cfg = config("experiment=paper", *given)
-    check_hydra(cfg, CONF, ["experiment=paper", *given])
+    given = ["experiment=paper", *given]
+    cfg = compose("config", given, return_hydra_config=True)
+    check_hydra(cfg, CONF, given)
     for place, value in {
         "job.env_set.B": 2,
         "launcher.additional_parameters.b.d": 3,
@@ -188,4 +200,4 @@ def test_what_only_the_command_line_may_give_it_may_give(config):
         mixed = cfg.copy()
         OmegaConf.update(mixed, f"hydra.{place}", value, force_add=True)
         with pytest.raises(UserError, match=rf"hydra\.{place}(\.1)?: expected to be given on the command line alone"):
-            check_hydra(mixed, CONF, ["experiment=paper", *given])
+            check_hydra(mixed, CONF, given)

@@ -295,7 +295,8 @@ def _merged(folders: Sequence[Path], problems: list[Problem]) -> Iterator[Path]:
                 told = f"its shards in {', '.join(map(str, same))} make it complete; the results are in the first"
                 problems.append(Problem("note", name, told))
         except Exception as error:  # whatever a damaged file makes its reader raise
-            problems.append(Problem("damaged", name, f"its shards cannot be merged: {error}"))
+            kind = "incomplete" if isinstance(error, UserError) else "damaged"
+            problems.append(Problem(kind, name, f"its shards cannot be merged: {error}"))
     yield from (folder for folder in folders if folder not in others)
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from canonxai.canonizers import Agreement, Agreements
+from canonxai.config import differing_keys, flat
 from canonxai.data import Excluded
+from canonxai.errors import check
 from canonxai.files import durable, write_csv
 from canonxai.metrics import Column
 from canonxai.models.evaluator import Effect
@@ -33,6 +35,7 @@ class Plan:
         about: what its summary begins with.
         columns: of its metrics.
         batches: how many there are.
+        batch_size: images in each.
         images: in all of them, those that cannot be read included.
         maps: how many are kept.
         excluded: what the data set left out from the beginning.
@@ -41,6 +44,7 @@ class Plan:
     about: dict[str, Any]
     columns: dict[str, Column]
     batches: int
+    batch_size: int
     images: int
     maps: int
     excluded: list[tuple[Any, ...]] = field(default_factory=list)
@@ -101,11 +105,12 @@ def merge(folders: Sequence[Path]) -> bool:
 
     Raises:
         OSError, ValueError: if a plan is not there, or damaged.
-        UserError: if a part is damaged or the folder cannot be written to.
+        UserError: if plans differ, a part is damaged or the folder cannot be written to.
     """
-    plan = Plan.read(folders[0])
-    if any(Plan.read(folder) != plan for folder in folders[1:]):
-        return False
+    plan, *plans = (Plan.read(folder) for folder in folders)
+    for folder, planned in zip(folders[1:], plans, strict=True):
+        keys = ", ".join(differing_keys(flat(asdict(plan)), flat(asdict(planned))))
+        check(not keys, "folder", f"shards of the same plan in {folders[0]} and {folder}", f"others: {keys}")
     first, *others = (Store(folder, sample_schema(plan.columns)) for folder in folders)
     if len(first.done.union(*(other.done for other in others))) < plan.batches:
         return False

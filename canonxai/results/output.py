@@ -83,7 +83,8 @@ class CellOutput:
         self.writer = StoreWriter(self.store, cfg.save_maps, together)
         about = {**described(cfg, name), "together": together}
         excluded = [dataclasses.astuple(entry) for entry in getattr(data.dataset, "excluded", ())]
-        self.plan = Plan(about, columns, data.batches, len(data.dataset), cfg.save_maps, excluded)
+        images = len(data.dataset)
+        self.plan = Plan(about, columns, data.batches, data.batch_size, images, cfg.save_maps, excluded)
 
     def begin(self, explainer: Explainer) -> None:
         """Writes what is known before anything is computed."""

@@ -115,6 +115,7 @@ class Store:
             for part in damaged:
                 log.warning("results: %s is damaged; its batches are computed again", part.path)
                 part.path.unlink(missing_ok=True)
+            self._drop_sessions()
         self.done: set[int] = set()
         self._group = -1
         self.refresh()
@@ -156,12 +157,20 @@ class Store:
 
     def write_session(self, name: str, about: Mapping[str, Any]) -> None:
         """Keeps what a process that computes parts knows of itself."""
+        text = json.dumps({"about": about, "checksum": _checksum(about)})
         with writing(self.folder), durable(self.parts / f"session-{name}.json") as file:
-            file.write(json.dumps(about).encode())
+            file.write(text.encode())
 
     def sessions(self) -> list[dict[str, Any]]:
-        """What the processes that computed the parts told of themselves, in the order of their names."""
-        return [json.loads(path.read_bytes()) for path in sorted(self.parts.glob("session-*.json"))]
+        """What the processes that computed the parts told of themselves, in the order of their names.
+
+        Raises:
+            UserError: if one is damaged.
+        """
+        try:
+            return [_session(path) for path in sorted(self.parts.glob("session-*.json"))]
+        except DamagedError as error:
+            raise UserError(f"results: expected {error} as it was written. Run the same command again.") from None
 
     def finish(self) -> None:
         """Merges the parts into ``samples.parquet``, in the order of the batches, some at a time.
@@ -199,6 +208,22 @@ class Store:
     def batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Some columns of the complete table, a piece at a time."""
         yield from pq.ParquetFile(self.path).iter_batches(columns=columns)
+
+    def _drop_sessions(self) -> None:
+        """Removes damaged ones; where none is left, some batches are computed again, as each session tells of some."""
+        sessions, damaged = sorted(self.parts.glob("session-*.json")), 0
+        for path in sessions:
+            try:
+                _session(path)
+            except FileNotFoundError:  # another process has completed the cell
+                return
+            except DamagedError:
+                log.warning("results: %s is damaged and left out", path)
+                path.unlink(missing_ok=True)
+                damaged += 1
+        for part in self._parts()[:1] if damaged and damaged == len(sessions) else []:
+            log.warning("results: the batches of %s are computed again, to tell what the others did", part.path)
+            part.path.unlink(missing_ok=True)
 
     def _parts(self) -> list[Part]:
         """All parts in the order of their batches, without those that are part of a larger one."""
@@ -243,6 +268,11 @@ class Store:
         content = io.BytesIO()
         pq.write_table(table.replace_schema_metadata({"notes": json.dumps(notes)}), content)
         name = f"part-{start:08d}-{stop:08d}-{zlib.crc32(content.getvalue()):08x}.parquet"
+        if not self.parts.is_dir():
+            raise UserError(
+                f"folder: expected {str(self.parts)!r} to stay while this process computes, got none: another one has "
+                "completed the cell, or removed it. Run the same command again."
+            )
         with writing(self.folder), durable(self.parts / name) as file:
             file.write(content.getvalue())
 
@@ -255,6 +285,22 @@ def _is_whole(part: Part) -> bool:
     except DamagedError:
         return False
     return True
+
+
+def _session(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+        about: dict[str, Any] = content["about"]
+        is_whole = content["checksum"] == _checksum(about)
+    except (ValueError, KeyError, TypeError):
+        is_whole = False
+    if not is_whole:
+        raise DamagedError(path)
+    return about
+
+
+def _checksum(about: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(about).encode())
 
 
 def _notes(table: pa.Table) -> dict[str, Any]:

@@ -226,6 +226,13 @@ def test_a_full_disk_is_told_with_the_folder_and_earlier_parts_stay(store, full_
     assert pq.read_table(store.path)["sample_id"].to_pylist() == [0, 1, 2, 3]
 
 
+def test_a_cell_that_another_process_completes_in_the_meantime_is_told(store):
+    store.write(0, batch(0))
+    Store(store.folder, SCHEMA).close()
+    with pytest.raises(UserError, match=r"^folder: expected '.*/parts' to stay .* Run the same command again\.$"):
+        store.write(1, batch(5))
+
+
 def test_a_disk_that_is_full_at_the_merge_leaves_all_parts_and_no_result(store, full_disk):
     store.write(0, batch(0))
     store.write(1, batch(2))
