@@ -47,6 +47,19 @@ def test_results_of_a_sample_depend_neither_on_the_others_nor_on_the_batch_size(
             torch.testing.assert_close(value, expected[column][chosen], rtol=1e-9, atol=1e-11, equal_nan=True)
 
 
+@pytest.mark.parametrize("power", [-990, 990])
+@pytest.mark.parametrize("name", METRICS)
+def test_a_maps_scale_changes_nothing(metric, name, power):
+    batch = select(batch_of_kinds(), [KINDS.index(kind) for kind in ("random", "one pixel", "zero")])
+    changed = replace(
+        batch, attribution=batch.attribution * 2.0**power, original=batch.original * 2.0**power,
+        explain=lambda *query: batch.explain(*query) * 2.0**power,
+    )  # fmt: skip
+    expected = metric(batch)
+    for column, value in metric(changed).items():
+        torch.testing.assert_close(value, expected[column], rtol=1e-9, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_a_network_of_one_class_has_no_other_and_all_else_is_defined(metric, name):
     batch = select(batch_of_kinds(classes=1), [0])
