@@ -14,6 +14,7 @@ from tests.reference import (
     methods_zennit,
     metrics_loops,
     metrics_quantus,
+    quantus_adapter,
     statistics,
 )
 from tests.reference.comparison import Comparison
@@ -75,11 +76,11 @@ def table(comparisons: list[Comparison], differences: list[float]) -> list[str]:
 
 def rows_of(text: str) -> dict[str, list[str]]:
     """What a table says of each comparison: largest difference, tolerance, note."""
-    text = text.partition(UNUSUAL)[0]
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")
     ]
-    return {f"{what}, {reference}": told for what, reference, *told in rows if what != "what" and set(what) != {"-"}}
+    rows = [row for row in rows if len(row) == 5 and row[0] not in ("what", "---")]  # of other tables they are not
+    return {f"{what}, {reference}": told for what, reference, *told in rows}
 
 
 def only_in_quantus() -> str:
@@ -98,7 +99,7 @@ def main() -> None:
             library, reasons = MISSING[part]
             lines += ["", f"Not compared with {library}: {'; '.join(f'{k} ({v})' for k, v in reasons.items())}."]
         if part == "Metrics":
-            lines += ["", only_in_quantus()]
+            lines += ["", only_in_quantus(), "", quantus_adapter.MEANING, "", *quantus_adapter.rows()]
     PATH.write_text("\n".join([*lines, "", UNUSUAL, "", *unusual(), ""]))
 
 
