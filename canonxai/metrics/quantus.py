@@ -1,4 +1,4 @@
-"""Any metric of Quantus, for what is not native: Hedström et al., JMLR 2023, "Quantus: an explainable AI toolkit".
+"""Metrics of Quantus, for what is not native: Hedström et al., JMLR 2023, "Quantus: an explainable AI toolkit".
 
 Quantus gets what canonxai has: the network's input as ``x_batch``, the explained class as ``y_batch``, the map, summed
 over channels, as ``a_batch``, the region of the object as ``s_batch``, the original network as ``model``, and for maps
