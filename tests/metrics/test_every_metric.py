@@ -12,6 +12,7 @@ from canonxai.batch_size import BatchSize
 from canonxai.config import CONF
 from canonxai.errors import UserError
 from canonxai.explainer import Explainer
+from canonxai.metrics.replacement import REPLACEMENTS
 from tests.metrics.batches import METRICS, built, select, unexpected
 from tests.metrics.unusual import KINDS, NO_OBJECT, ONE_CLASS, SIDE, UNDEFINED, Network, batch_of_kinds
 
@@ -184,8 +185,8 @@ def test_a_region_that_does_not_exist_is_told(name):
         "relevance_rank_accuracy.pooling=sum", "effective_complexity.threshold=1", "faithfulness_correlation.subsets=1",
         "faithfulness_correlation.fraction=1", "faithfulness_correlation.output=softmax",
         "faithfulness_correlation.replacement=white", "infidelity.region_size=0", "infidelity.output=softmax",
-        "infidelity.replacement=white", "insertion_deletion.steps=0", "insertion_deletion.deletion=inpaint",
-        "insertion_deletion.insertion=white", "input_perturbation.replacement=white", "region_perturbation.fraction=2",
+        "infidelity.replacement=white", "insertion_deletion.steps=0", "insertion_deletion.deletion=white",
+        "insertion_deletion.insertion=inpaint", "input_perturbation.replacement=white", "region_perturbation.fraction=2",
         "road.steps=0", "road.fraction=0", "sensitivity.samples=0", "sensitivity.radius=0", "local_lipschitz.samples=0",
         "local_lipschitz.noise=0", "sufficiency.draws=0", "sufficiency.fraction=0", "random_logit.similarity=l2",
         "parameter_randomization.steps=0", "parameter_randomization.similarity=l2", "efficient_mprt.bins=1",
@@ -196,6 +197,15 @@ def test_an_argument_out_of_its_range_is_told_by_name(override):
     name, argument = place.split(".")
     with pytest.raises(UserError, match=rf"^metric\.{name}\.{argument}: expected .*, got "):
         built(name, **{argument: value})
+
+
+@pytest.mark.parametrize("replacement", REPLACEMENTS)
+def test_deletion_takes_every_replacement(replacement):
+    batch = batch_of_kinds()
+    same = {"steps": 4, "fraction": 1.0, "output": "logit", "replacement": replacement}
+    expected = built("input_perturbation", **same)(batch)["perturbation_curve"]
+    found = built("insertion_deletion", steps=4, output="logit", deletion=replacement)(batch)["deletion_curve"]
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_a_network_with_fewer_layers_than_steps_is_told():
