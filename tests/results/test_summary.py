@@ -16,7 +16,7 @@ from canonxai.results.summary import format_mean, print_summary, summarize
 
 NAN = float("nan")
 SCORE = [1.0, 0.5, NAN, 0.25, 0.0, 0.75]
-FRACTION = [0.1, 0.25, 0.2, 0.5, 0.3, 0.9]  # two are on the edge of a stratum, and not in it
+FRACTION = [0.1, 0.25, 0.2, 0.5, 0.3, 0.0]  # two are on the edge of a stratum, the last has no object: not in it
 TRACE = torch.arange(18.0, dtype=torch.float64).view(6, 3) ** 2
 TRACE[2, 1] = NAN
 COLUMNS = {
