@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from zennit.canonizers import Canonizer
@@ -170,10 +170,12 @@ class Explainer(LightningModule):
             "relevance_total": attribution.double().sum((1, 2, 3)),
             "relevance_max": attribution.abs().amax((1, 2, 3)),
         }
+        relevance = heatmap(attribution)
+        overflows = ~relevance.flatten(1).isfinite().all(1)  # the sum over channels of huge values
         for metric in self.metrics.values():
-            columns |= metric(explanation)
+            columns |= {name: _without(overflows, values) for name, values in metric(explanation).items()}
         observation.of_images.update(explanation.of_images)
-        return {"columns": columns, "heatmap": heatmap(attribution)}
+        return {"columns": columns, "heatmap": relevance}
 
     def query(
         self,
@@ -282,6 +284,12 @@ class Explainers(LightningModule):
                 raise
             return None
         return evaluation
+
+
+def _without(rows: Bool[Tensor, " batch"], values: Tensor) -> Tensor:
+    """The values, NaN in some rows."""
+    chosen = rows.view(-1, *[1] * (values.ndim - 1))
+    return values.where(~chosen, torch.nan) if rows.any() else values
 
 
 def _is_there(batch: Batch) -> bool:

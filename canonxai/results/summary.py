@@ -43,7 +43,8 @@ def summarize(store: Store, columns: Mapping[str, Column]) -> dict[str, Any]:
         "accuracy": float((table["label"] == table["prediction"]).mean()),
         "probability": float(table["probability"].mean()),
         "relevance": {
-            "mean_total": float(table["relevance_total"].mean()),
+            "mean_total": mean_with_interval(table["relevance_total"]).mean,
+            "undefined": int(np.isnan(table["relevance_total"]).sum()),
             "max_abs": float(table["relevance_max"].max()),
         },
         "metrics": {
@@ -77,7 +78,8 @@ def _mean_curve(store: Store, name: str) -> list[float | None]:
         finite = np.isfinite(curves)
         total, defined = total + np.where(finite, curves, 0).sum(0), defined + finite.sum(0)
     return [
-        float(value / n) if n else None for value, n in zip(np.atleast_1d(total), np.atleast_1d(defined), strict=True)
+        float(value / n) if n and np.isfinite(value) else None
+        for value, n in zip(np.atleast_1d(total), np.atleast_1d(defined), strict=True)
     ]
 
 

@@ -1,5 +1,6 @@
 """What holds for every metric that has a YAML: maps of any kind, images without an object, batches of any size."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,8 @@ from canonxai.config import CONF
 from canonxai.errors import UserError
 from canonxai.explainer import Explainer
 from canonxai.metrics.replacement import REPLACEMENTS
+from canonxai.results.store import Store, sample_schema
+from canonxai.results.summary import summarize
 from tests.metrics.batches import METRICS, built, select, unexpected
 from tests.metrics.unusual import KINDS, NO_OBJECT, ONE_CLASS, SIDE, UNDEFINED, Network, batch_of_kinds
 
@@ -131,6 +134,24 @@ def test_a_map_of_another_shape_or_that_is_not_finite_reaches_no_metric(metric, 
         batch = batch_of_kinds()
         with pytest.raises(UserError, match=message):
             replace(batch, attribution=change(batch.attribution.clone()))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_map_whose_sum_over_channels_no_float_holds_is_undefined(metric, name, tmp_path):
+    def change(maps):
+        maps[1, :, 4, 4] = torch.finfo(maps.dtype).max
+        return maps
+
+    expected, columns = explained(metric, Broken(None, first=10**6)), explained(metric, Broken(change, first=0))
+    for column in metric.columns:
+        assert columns[column][1].isnan().all()
+        torch.testing.assert_close(columns[column][2:], expected[column][2:], rtol=1e-9, atol=0, equal_nan=True)
+    store = Store(tmp_path, sample_schema(metric.columns))
+    store.write(0, columns)
+    store.finish()
+    summary = summarize(store, metric.columns)
+    assert summary["relevance"]["undefined"] == 1
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
 @pytest.mark.parametrize("name", EXPLAINING)

@@ -41,9 +41,10 @@ UNUSUAL = """## Unusual maps and images
 
 What each metric says of a map or an image that is no everyday one: *null* is not defined, which is stored, counted
 and left out of means; all else is a number. A map with NaN or infinity, or of another shape than its image, reaches
-no metric: it stops the run with a message that names what is wrong, and what was computed before is kept. Where a
-metric needs further maps (of noisy inputs, another class, a random network, the original network), and one of them
-is not finite, its value is null."""
+no metric: it stops the run with a message that names what is wrong, and what was computed before is kept. Of a map
+that is finite, but whose sum over channels float64 does not hold, every value is null. Where a metric needs further
+maps (of noisy inputs, another class, a random network, the original network), and one of them is
+not finite, its value is null."""
 
 
 def unusual() -> list[str]:
