@@ -112,14 +112,20 @@ class Classifier(Network):
 
 
 NOT_FINITE = r"^method: expected finite relevance, got NaN or infinity for sample 101\. Raise method\.epsilon"
+SHAPE = rf"\(9, channels, {SIDE}, {SIDE}\)"
 BAD = {
     "nan": (one_value(torch.nan), NOT_FINITE),
     "inf": (one_value(torch.inf), NOT_FINITE),
     "-inf": (one_value(-torch.inf), NOT_FINITE),
-    "no channels": (lambda maps: maps.sum(1), rf"^method: expected maps of shape \(9, channels, {SIDE}, {SIDE}\), as"),
-    "smaller": (lambda maps: maps[..., ::2, ::2], r"as the images, got \(9, 3, 8, 8\)\.$"),
-    "one pixel": (lambda maps: maps[..., :1, :1], r"as the images, got \(9, 3, 1, 1\)\.$"),
-    "too few": (lambda maps: maps[:1], rf"as the images, got \(1, 3, {SIDE}, {SIDE}\)\.$"),
+    "no channels": (lambda maps: maps.sum(1), rf"^method: expected a float tensor of shape {SHAPE}, as the images"),
+    "smaller": (lambda maps: maps[..., ::2, ::2], r"as the images .*, got torch\.float64 of shape \(9, 3, 8, 8\)\.$"),
+    "one pixel": (lambda maps: maps[..., :1, :1], r"got torch\.float64 of shape \(9, 3, 1, 1\)\.$"),
+    "too few": (lambda maps: maps[:1], rf"got torch\.float64 of shape \(1, 3, {SIDE}, {SIDE}\)\.$"),
+    "nothing": (lambda maps: None, r"^method: expected a float tensor .*, got None\.$"),
+    "an array": (lambda maps: maps.numpy(), r"^method: expected a float tensor .*, got ndarray\.$"),
+    "integers": (lambda maps: maps.long(), r"^method: expected a float tensor .*, got torch\.int64 of shape"),
+    "complex": (lambda maps: maps.cfloat(), r"^method: expected a float tensor .*, got torch\.complex64 of shape"),
+    "booleans": (lambda maps: maps > 0, r"^method: expected a float tensor .*, got torch\.bool of shape"),
 }
 
 
@@ -156,7 +162,7 @@ def test_a_map_whose_sum_over_channels_no_float_holds_is_undefined(metric, name,
 
 @pytest.mark.parametrize("name", EXPLAINING)
 def test_a_further_map_of_another_shape_stops_the_run(metric, name):
-    with pytest.raises(UserError, match=r"^method: expected maps of shape .* got \(9, 3, 1, 1\)"):
+    with pytest.raises(UserError, match=r"^method: expected a float tensor .* of shape \(9, 3, 1, 1\)"):
         explained(metric, Broken(lambda maps: maps[..., :1, :1], first=1))
 
 
