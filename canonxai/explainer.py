@@ -287,7 +287,8 @@ class Explainers(LightningModule):
 def check_maps(name: str, maps: object, input: Float[Tensor, "batch channels height width"]) -> None:
     """Raises a :class:`UserError` unless a method gave what :class:`canonxai.attribution.Method` promises."""
     batch, _, height, width = input.shape
-    expected = f"a float tensor of shape ({batch}, channels, {height}, {width}), as the images (see canonxai.attribution.Method)"
+    shape = f"({batch}, channels, {height}, {width})"
+    expected = f"a float tensor of shape {shape}, as the images (see canonxai.attribution.Method)"
     if not isinstance(maps, Tensor):
         raise UserError(f"{name}: expected {expected}, got {'None' if maps is None else type(maps).__name__}.")
     is_alike = maps.ndim == 4 and (len(maps), *maps.shape[2:]) == (batch, height, width)

@@ -9,11 +9,13 @@ from omegaconf import OmegaConf
 
 from canonxai.assemble import build_metrics
 from canonxai.attribution import Method
+from canonxai.attribution.random_map import RandomMap
 from canonxai.batch_size import BatchSize
 from canonxai.config import CONF
 from canonxai.errors import UserError
 from canonxai.explainer import Explainer
 from canonxai.metrics.replacement import REPLACEMENTS
+from canonxai.report.reliability import FIXED
 from canonxai.results.store import Store, sample_schema
 from canonxai.results.summary import summarize
 from tests.metrics.batches import METRICS, built, select, unexpected
@@ -140,6 +142,16 @@ def test_a_map_of_another_shape_or_that_is_not_finite_reaches_no_metric(metric, 
         batch = batch_of_kinds()
         with pytest.raises(UserError, match=message):
             replace(batch, attribution=change(batch.attribution.clone()))
+
+
+@pytest.mark.parametrize("name", sorted(set(METRICS) - {"distance"}))
+def test_what_is_fixed_for_random_maps_has_no_floor(metric, name):
+    """Not so of the distance, which has no direction; few images may be equal to metrics that count."""
+    columns = explained(metric, RandomMap())
+    numbers = [column for column, described in metric.columns.items() if described.kind == "number"]
+    of_objects = slice(0, 7)  # those images that have one, but no whole one
+    fixed = {column for column in numbers if len(set(columns[column][of_objects].tolist())) == 1}
+    assert fixed - {"effective_complexity", "sufficiency"} == set(numbers) & set(FIXED)
 
 
 @pytest.mark.parametrize("name", METRICS)
