@@ -46,7 +46,7 @@ NOT_MEASURED = {
     "input_perturbation": "in the benchmark perturbation",
     "road": "Quantus' fails on images of three channels",
     "sufficiency": "Quantus' is another metric, of images among each other",
-    "insertion_deletion": "Quantus has none",
+    "insertion_deletion": "Quantus has no insertion; its PixelFlipping is deletion, in the benchmark perturbation",
     "energy_pointing_game": "localization by another name",
     "distance": "Quantus has none",
 }

@@ -98,6 +98,7 @@ def build_explainers(cfgs: Sequence[DictConfig], metrics: dict[str, Metric], out
             seed=cfg.seed,
             evaluator=evaluator,
             originals=ORIGINALS.of(place),
+            name=f"method={cfgs[place].method.name}",
             **options,
         )
         for place, method in enumerate(methods)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from zennit.canonizers import Canonizer
@@ -16,7 +16,7 @@ from canonxai.batch_size import BatchSize
 from canonxai.canonizers import Agreements, canonization_agreement
 from canonxai.config import Target
 from canonxai.data import Batch
-from canonxai.errors import check
+from canonxai.errors import UserError, check
 from canonxai.memo import OriginalMaps
 from canonxai.metrics import Explanation, Metric, heatmap
 from canonxai.metrics.base import check_finite
@@ -69,6 +69,7 @@ class Explainer(LightningModule):
         verify: how many images, from the first on, are used to prove that the canonizer leaves the logits unchanged.
         tolerance: largest relative difference of the logits, in either precision, at which the run goes on.
         originals: where maps of the original network are kept.
+        name: of the method, as messages tell it.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Explainer(LightningModule):
         verify: int = 64,
         tolerance: float = 1e-4,
         originals: OriginalMaps | None = None,
+        name: str = "method",
     ) -> None:
         super().__init__()
         check(verify >= 1, "canonizer.verify", "an integer >= 1", verify)
@@ -96,7 +98,7 @@ class Explainer(LightningModule):
         # channels_last: 4 times the forwards per second of ResNet18, 1.5 of VGG-16, on 2 CPU cores
         self.explained.to(memory_format=torch.channels_last)
         self.normalize = normalize
-        self.method, self.metrics = method, metrics
+        self.method, self.metrics, self.name = method, metrics, name
         self.canonizers = [] if canonizer is None else [canonizer]
         self.outputs, self.target, self.seed = outputs, target, seed
         self.verify, self.tolerance = verify, tolerance
@@ -170,10 +172,12 @@ class Explainer(LightningModule):
             "relevance_total": attribution.double().sum((1, 2, 3)),
             "relevance_max": attribution.abs().amax((1, 2, 3)),
         }
+        relevance = heatmap(attribution)
+        overflows = ~relevance.flatten(1).isfinite().all(1)  # the sum over channels of huge values
         for metric in self.metrics.values():
-            columns |= metric(explanation)
+            columns |= {name: _without(overflows, values) for name, values in metric(explanation).items()}
         observation.of_images.update(explanation.of_images)
-        return {"columns": columns, "heatmap": heatmap(attribution)}
+        return {"columns": columns, "heatmap": relevance}
 
     def query(
         self,
@@ -210,11 +214,7 @@ class Explainer(LightningModule):
 
     def _some_maps(self, query: Query, canonizers: Sequence[Canonizer]) -> Float[Tensor, "n channels height width"]:
         maps = self.method(query, canonizers)
-        batch, _, height, width = query.input.shape
-        check(
-            maps.ndim == 4 and (len(maps), *maps.shape[2:]) == (batch, height, width), "method",
-            f"maps of shape ({batch}, channels, {height}, {width}), as the images", tuple(maps.shape),
-        )  # fmt: skip
+        check_maps(self.name, maps, query.input)
         return maps
 
     def _original(self, query: Query) -> Float[Tensor, "batch channels height width"]:
@@ -282,6 +282,24 @@ class Explainers(LightningModule):
                 raise
             return None
         return evaluation
+
+
+def check_maps(name: str, maps: object, input: Float[Tensor, "batch channels height width"]) -> None:
+    """Raises a :class:`UserError` unless a method gave what :class:`canonxai.attribution.Method` promises."""
+    batch, _, height, width = input.shape
+    shape = f"({batch}, channels, {height}, {width})"
+    expected = f"a float tensor of shape {shape}, as the images (see canonxai.attribution.Method)"
+    if not isinstance(maps, Tensor):
+        raise UserError(f"{name}: expected {expected}, got {'None' if maps is None else type(maps).__name__}.")
+    is_alike = maps.ndim == 4 and (len(maps), *maps.shape[2:]) == (batch, height, width)
+    if not (is_alike and maps.is_floating_point()):
+        raise UserError(f"{name}: expected {expected}, got {maps.dtype} of shape {tuple(maps.shape)}.")
+
+
+def _without(rows: Bool[Tensor, " batch"], values: Tensor) -> Tensor:
+    """The values, NaN in some rows."""
+    chosen = rows.view(-1, *[1] * (values.ndim - 1))
+    return values.where(~chosen, torch.nan) if rows.any() else values
 
 
 def _is_there(batch: Batch) -> bool:

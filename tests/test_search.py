@@ -7,12 +7,12 @@ from hydra.errors import MissingConfigException
 from pyarrow.parquet import read_table
 
 from canonxai.cli import message
-from canonxai.config import cell_name
+from canonxai.config import cell_name, flat
 from canonxai.errors import UserError
 from canonxai.metrics import Column
 from canonxai.objective import check_objective, objective
-from canonxai.report.cells import read_study
-from canonxai.report.figures.pareto import pareto_front
+from canonxai.report.cells import Cell, read_study
+from canonxai.report.search import means, on_front, pareto_front
 from tests.conftest import ROOT
 from tests.tiny import CELL
 
@@ -72,6 +72,27 @@ def test_a_front_has_what_no_other_dominates():
     assert pareto_front(values).tolist() == expected and 1 < sum(expected) < 30
 
 
+class Trial(Cell):
+    """A cell of one image for which each metric is defined, if at all."""
+
+    def column(self, name):
+        return np.array([self.settings[name], np.nan])
+
+
+@pytest.mark.parametrize(
+    ("is_more_better", "expected"), [(False, [True, True, False, True]), (True, [False, False, False, True])]
+)
+def test_a_front_heeds_directions_and_leaves_out_what_is_not_defined(is_more_better, expected):
+    directions = {"up": {"higher_is_better": True}, "down": {"higher_is_better": is_more_better}}
+    down = [1, 2, np.nan, 3]
+    trials = [
+        Trial(ROOT, {"up": up, "down": value}, {"metrics": directions})
+        for up, value in zip([1, 2, 3, 3], down, strict=True)
+    ]
+    assert on_front(trials, ["up", "down"]).tolist() == expected
+    np.testing.assert_array_equal(means(trials, ["down"])[:, 0], down)
+
+
 def test_the_sweeper_that_is_not_installed_is_told_with_what_to_do():
     error = MissingConfigException("", missing_cfg_file="hydra/sweeper/optuna")
     assert "pip install 'canonxai[optuna]'" in message(error)
@@ -116,6 +137,19 @@ def test_a_search_in_both_states_and_its_report(search, tmp_path):
     paired = [pair.original.name for pair in study.pairs]  # the trials of the last search
     values = np.array([[means[name][cell] for name in means] for cell in paired])
     assert sorted(tuple(one["values"]) for one in found) == sorted(map(tuple, values[pareto_front(values)].tolist()))
+    front = read_table(folder / "report/pareto.parquet").to_pylist()
+    for state in ("original", "canonized"):
+        trials = [cell for cell in study.cells if cell.state == state]
+        values = np.array([[means[name][cell.name] for name in means] for cell in trials])
+        expected = {trials[place].name for place in np.flatnonzero(pareto_front(values))}
+        assert {row["cell"] for row in front if row["state"] == state} == expected
+    settings = {cell.name: flat(cell.settings) for cell in study.cells}
+    for row in front:
+        assert all(row[name] == pytest.approx(mean[row["cell"]]) for name, mean in means.items())
+        parameters = {key: value for key, value in row.items() if key.startswith("method.")}
+        assert set(parameters) == {f"method.{key}" for key in ("epsilon", "gamma_low", "gamma_middle", "gamma_high")}
+        assert parameters == {key: settings[row["cell"]][key] for key in parameters}
+    assert len((folder / "report/pareto.csv").read_text().splitlines()) == 1 + len(front)
     done = search("canonize=false", "hydra.sweeper.n_trials=2")
     assert done.stdout.count("complete before") == 2  # the same seed finds the same trials
 

@@ -51,6 +51,13 @@ def test_a_batch_is_loaded_and_evaluated_unperturbed_once(config, tmp_path, monk
     assert counts["loaded"] == alone["loaded"] + 1  # the first sample, for the table of rules
 
 
+def test_a_method_that_gives_no_map_is_named(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("canonxai.attribution.random_map.RandomMap.__call__", lambda *_: None)
+    told = r"^method=random: expected a float tensor of shape \(4, channels, 64, 64\), .*Method\), got None\.$"
+    with pytest.raises(UserError, match=told):
+        run_together([(config(*CELL, "method=random"), tmp_path)])
+
+
 def test_a_method_that_fails_stops_no_other(config, tmp_path, monkeypatch, caplog):
     def fail(self, query, canonizers=()):
         raise UserError("method: it failed.")

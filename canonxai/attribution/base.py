@@ -55,7 +55,10 @@ class Method:
     def __call__(
         self, query: Query, canonizers: Sequence[Canonizer] = ()
     ) -> Float[Tensor, "batch channels height width"]:
-        """The attribution of the target's logit to each input value."""
+        """The attribution of the target's logit to each input value.
+
+        Floats of the images' batch, height and width; there may be another number of channels, which are summed.
+        """
         attributor = self.attributor(query, self.composite(query, canonizers))
         relevance: Tensor
         with torch.enable_grad(), restored(query.model):

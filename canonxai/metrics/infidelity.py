@@ -16,6 +16,7 @@ from canonxai.errors import check, check_choice
 from canonxai.metrics.base import Column, Explanation, Metric
 from canonxai.metrics.output import Output
 from canonxai.metrics.replacement import REPLACEMENTS, replacement
+from canonxai.metrics.similarity import rescaled
 from canonxai.perturbation import every_step, perturbed_pixels
 
 
@@ -60,11 +61,12 @@ class Infidelity(Metric):
             batch.input,
             self.output(batch.logits, batch.target),
         )
+        relevance = rescaled(batch.attribution) if self.scaled else batch.attribution
 
         def score(sample: Int64[Tensor, " n"], step: Int64[Tensor, " n"]) -> Float[Tensor, "n 2"]:
             images = replace(batch.image[sample], (square == step[:, None, None])[:, None], sample)
             change = input[sample] - batch.normalize(images, input.dtype)
-            foretold = (change * batch.attribution[sample]).sum((1, 2, 3))
+            foretold = (change * relevance[sample]).sum((1, 2, 3))
             fall = start[sample] - self.output(batch.predict(images), batch.target[sample])
             return torch.stack([foretold.double(), fall.double()], 1)
 

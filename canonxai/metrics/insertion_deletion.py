@@ -14,7 +14,7 @@ from torch import Tensor
 from canonxai.errors import check_choice
 from canonxai.metrics.base import Column, Explanation
 from canonxai.metrics.perturbation_metric import PerturbationMetric
-from canonxai.metrics.replacement import IMAGES
+from canonxai.metrics.replacement import IMAGES, REPLACEMENTS, replacement
 from canonxai.perturbation import paste
 
 
@@ -24,8 +24,8 @@ class InsertionDeletion(PerturbationMetric):
     Args:
         steps: number of intervals, >= 1.
         output: f is the target's softmax ``probability`` or its ``logit``.
-        deletion: what replaces deleted pixels: ``mean``, ``black``, ``blur`` or ``uniform``.
-        insertion: what the pixels are put into: the same.
+        deletion: what replaces deleted pixels: ``mean``, ``black``, ``blur``, ``uniform`` noise, or ``inpaint``.
+        insertion: what the pixels are put into: one of the first four, which need no pixel that is left.
 
     Raises:
         UserError: if an argument is out of its range; at the first batch also if the images are too small for it.
@@ -37,7 +37,7 @@ class InsertionDeletion(PerturbationMetric):
         self, steps: int = 20, output: str = "probability", deletion: str = "mean", insertion: str = "blur"
     ) -> None:
         super().__init__(1, steps, 1.0, output=output)
-        check_choice("metric.insertion_deletion.deletion", deletion, IMAGES)
+        check_choice("metric.insertion_deletion.deletion", deletion, REPLACEMENTS)
         check_choice("metric.insertion_deletion.insertion", insertion, IMAGES)
         self.deletion, self.insertion = deletion, insertion
 
@@ -55,7 +55,7 @@ class InsertionDeletion(PerturbationMetric):
     def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, "batch *axis"]]:
         curves = {
             "insertion": self.curve(batch, paste(batch.image), image=IMAGES[self.insertion](batch)),
-            "deletion": self.curve(batch, paste(IMAGES[self.deletion](batch))),
+            "deletion": self.curve(batch, replacement(self.deletion, batch)),
         }
         axis = torch.tensor(self.axis, dtype=torch.float64, device=batch.image.device)
         areas = {name: torch.trapezoid(curve.double(), axis) for name, curve in curves.items()}

@@ -1,4 +1,4 @@
-"""Any metric of Quantus, for what is not native: Hedström et al., JMLR 2023, "Quantus: an explainable AI toolkit".
+"""Metrics of Quantus, for what is not native: Hedström et al., JMLR 2023, "Quantus: an explainable AI toolkit".
 
 Quantus gets what canonxai has: the network's input as ``x_batch``, the explained class as ``y_batch``, the map, summed
 over channels, as ``a_batch``, the region of the object as ``s_batch``, the original network as ``model``, and for maps
@@ -6,7 +6,8 @@ of other inputs, classes or parameters ``explain_func``: the same method in the 
 
 It gets one image at a time. In a batch, Quantus would divide maps by the largest value of all, and draw from global
 generators; so each score depends on its image alone, and on generators that begin anew at a function of (seed, sample
-id). Metrics that compare images with each other are refused. Of Quantus 0.6.0, ROAD and IROF fail on colour images.
+id). Metrics that compare images with each other are refused. ROAD of Quantus 0.6.0 takes grey images alone; here it
+removes whole pixels of colour images. ``docs/references.md`` lists what runs and what does not.
 """
 
 import difflib
@@ -106,7 +107,11 @@ class Quantus(Metric):
                 raise UndefinedError
             with warnings.catch_warnings(), seeded(seed, batch.attribution.device), any_precision(batch.network):
                 warnings.simplefilter("ignore")
-                scores = self._built({"seed": seed, "num_classes": batch.logits.shape[1]})(
+                metric = self._built({"seed": seed, "num_classes": batch.logits.shape[1]})
+                if self.name == "ROAD":
+                    metric.perturb_func = of_pixels(metric.perturb_func)
+                    metric.a_size = batch.image[0].numel()  # of which it takes percentages
+                scores = metric(
                     model=batch.network,
                     x_batch=batch.input[one].cpu().numpy(),
                     y_batch=batch.target[one].cpu().numpy(),
@@ -200,6 +205,15 @@ def functions() -> dict[str, Callable[..., Any]]:
         for name, value in vars(module).items()
         if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
     }
+
+
+def of_pixels(perturb: Callable[..., Any]) -> Callable[..., Any]:
+    """A perturbation of pixels, given places among the channel values, of a map that is repeated for each channel."""
+
+    def perturb_pixels(arr: Shaped[np.ndarray, "c h w"], indices: Int64[np.ndarray, " n"], **options: Any) -> Any:
+        return perturb(arr=arr, indices=np.unique(indices % arr[0].size), **options)
+
+    return perturb_pixels
 
 
 def near(name: str, choices: Mapping[str, Any]) -> str:

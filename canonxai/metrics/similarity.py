@@ -87,4 +87,11 @@ def scaled(values: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch *shape
     return values / values.abs().amax(tuple(range(1, values.ndim)), keepdim=True)
 
 
+def rescaled(values: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch *shape"]:
+    """Each row over a power of two, which rounds nothing: its largest absolute value is then in [1, 2), or zero."""
+    largest = values.abs().amax(tuple(range(1, values.ndim)), keepdim=True)
+    power = largest / (2 * torch.frexp(largest).mantissa)
+    return values / power.where(largest > 0, 1)
+
+
 SIMILARITIES = {"ssim": ssim, "cosine": cosine, "spearman": spearman}

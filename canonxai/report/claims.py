@@ -26,7 +26,7 @@ from canonxai.errors import UserError, check, check_choice
 from canonxai.report.cells import Cell, Pair, Problem, Study
 from canonxai.report.comparison import ALPHA, Comparison, Statistics
 from canonxai.report.statistics import Interval, differences
-from canonxai.results.summary import STRATA
+from canonxai.results.summary import STRATA, is_in
 
 MIN_IMAGES = 30  #: with fewer, bootstrap intervals are too narrow (Hesterberg 2015); a test may ask for more
 MAX_UNDEFINED = 0.1  #: share of the images; with more, those that are left may be another kind of images
@@ -225,7 +225,7 @@ class Expectation(ABC):
 
     def estimate(self, values: Float[np.ndarray, " n"], pair: Pair, evidence: Evidence) -> Estimate:
         """The mean of a value for each image of a pair, over the stratum."""
-        inside = pair.image("box_fraction") < STRATA[self.stratum]
+        inside = is_in(self.stratum, pair.image("box_fraction"))
         values, label = values[inside], pair.image("label")[inside]
         defined = ~np.isnan(values)
         interval = evidence.statistics.interval(values[defined], label[defined])
@@ -323,12 +323,14 @@ class Most(Expectation):
 
 @dataclass
 class MostIn(Expectation):
-    """The gain is larger for the images of ``stratum`` than for the others."""
+    """The gain is larger for the images of ``stratum`` than for the others that have an object."""
 
     def judge(self, pair: Pair, metric: str, evidence: Evidence) -> tuple[str, str]:
-        gain = _direction(pair.canonized, metric) * _difference(pair, metric)
-        inside, defined = pair.image("box_fraction") < STRATA[self.stratum], ~np.isnan(gain)
-        interval = evidence.statistics.contrast(gain[defined], inside[defined], pair.image("label")[defined])
+        box = pair.image("box_fraction")
+        there_is = box > 0
+        gain = (_direction(pair.canonized, metric) * _difference(pair, metric))[there_is]
+        inside, label, defined = is_in(self.stratum, box)[there_is], pair.image("label")[there_is], ~np.isnan(gain)
+        interval = evidence.statistics.contrast(gain[defined], inside[defined], label[defined])
         there, elsewhere = gain[inside], gain[~inside]
         groups, means = [_group(there), _group(elsewhere)], [_mean(there), _mean(elsewhere)]
         contrast = Estimate(means[0] - means[1], interval, groups, self.min_images)

@@ -23,7 +23,7 @@ from canonxai.report.statistics import (
     probability_better,
 )
 from canonxai.results.statistics import mean_with_interval
-from canonxai.results.summary import STRATA
+from canonxai.results.summary import STRATA, is_in
 
 RESAMPLE = ("image", "class")
 ALPHA = 0.05
@@ -123,8 +123,8 @@ def results(study: Study) -> list[Result]:
         box = cell.column("box_fraction")
         for metric, higher_is_better in cell.metrics.items():
             values = cell.column(metric)
-            for stratum, limit in STRATA.items():
-                mean = mean_with_interval(values[box < limit])
+            for stratum in STRATA:
+                mean = mean_with_interval(values[is_in(stratum, box)])
                 rows.append(
                     Result(
                         cell.data, cell.model, cell.method, cell.title, cell.state, cell.name, metric, stratum,
@@ -161,9 +161,10 @@ def _of_pair(pair: Pair, statistics: Statistics, draws: int) -> Iterator[Compari
     box, label = pair.image("box_fraction"), pair.image("label")
     for metric, higher_is_better in pair.canonized.metrics.items():
         original, canonized = pair.columns(metric)
-        for stratum, limit in STRATA.items():
+        for stratum in STRATA:
+            inside = is_in(stratum, box)
             yield _compare(
-                pair, metric, higher_is_better, stratum, box < limit, original, canonized, label, statistics, draws
+                pair, metric, higher_is_better, stratum, inside, original, canonized, label, statistics, draws
             )
 
 

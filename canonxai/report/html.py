@@ -171,7 +171,9 @@ def _images(pair: Pair, limit: int, sets: dict[bytes, dict[str, Any]]) -> dict[s
     chosen = np.unique(np.linspace(0, len(pair.sample_id) - 1, limit).astype(int))
     samples, box = pair.sample_id[chosen], pair.image("box_fraction")[chosen]
     key = samples.tobytes() + box.tobytes()
-    sets.setdefault(key, {"id": samples.tolist(), "box": _numbers(box), "of": len(pair.sample_id)})
+    sets.setdefault(
+        key, {"id": samples.tolist(), "box": _numbers(np.where(box > 0, box, np.nan)), "of": len(pair.sample_id)}
+    )
     return {
         "set": list(sets).index(key),
         "difference": {name: _numbers(differences(*pair.columns(name))[chosen]) for name in pair.canonized.metrics},

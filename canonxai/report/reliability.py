@@ -25,6 +25,11 @@ from canonxai.report.comparison import Statistics, effect
 from canonxai.report.statistics import Interval, differences, holm, p_value, permutations
 
 RANDOM = "random"  #: the method that every other one must beat
+#: columns that are the same for every random map, as it depends on neither input nor network: no floor for any method
+FIXED = (
+    "max_sensitivity", "avg_sensitivity", "local_lipschitz",
+    "random_logit", "parameter_randomization", "efficient_mprt",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,11 @@ class Panel:
         return [name for name, higher_is_better in self.metrics.items() if higher_is_better is not None]
 
     @property
+    def floored(self) -> dict[str, bool | None]:
+        """The metrics for which a random map is a floor."""
+        return {name: way for name, way in self.metrics.items() if name not in FIXED}
+
+    @property
     def methods(self) -> list[int]:
         """The places of the cells that are no random maps."""
         return [place for place, cell in enumerate(self.cells) if cell.method != RANDOM]
@@ -94,7 +104,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Floor:
-    """One row of ``reliability_floor``: a method against a random map, image by image.
+    """One row of ``reliability_floor``: a method against a random map, image by image; of metrics not :data:`FIXED`.
 
     ``difference`` is the method's value minus that of the random map, the mean over images where both are defined, with
     its 95 % interval; ``p_holm`` is corrected for all rows. ``effect`` says whether the method is ``better``, ``worse``
@@ -189,7 +199,7 @@ class Reliability:
 
     Attributes:
         panels: what is judged together.
-        floor: each panel x metric x method.
+        floor: each panel x metric x method, without :data:`FIXED` metrics.
         agreement: each panel x pair of metrics with a direction.
         variance: each panel x metric.
     """
@@ -213,7 +223,7 @@ def reliability(study: Study, statistics: Statistics, order: Sequence[str]) -> R
         order: of the methods.
     """
     found = panels(study, order)
-    tests = sum(way is not None for panel in found for way in panel.metrics.values() for _ in _floored(panel))
+    tests = sum(way is not None for panel in found for way in panel.floored.values() for _ in _floored(panel))
     rows = [row for panel in found for row in _floors(panel, statistics, permutations(tests))]
     corrected = holm([row.p for row in rows])
     floor = [
@@ -265,7 +275,7 @@ def _floored(panel: Panel) -> list[tuple[int, int]]:
 
 
 def _floors(panel: Panel, statistics: Statistics, draws: int) -> Iterator[Floor]:
-    for metric, higher_is_better in panel.metrics.items():
+    for metric, higher_is_better in panel.floored.items():
         scores = panel.scores(metric)
         for place, floor in _floored(panel):
             cell = panel.cells[place]

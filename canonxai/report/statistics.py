@@ -105,8 +105,9 @@ def p_value(difference: Float[np.ndarray, " n"], test: str = "wilcoxon", draws: 
 
     Args:
         difference: one an image.
-        test: ``wilcoxon``, the signed-rank test (Wilcoxon 1945; differences of 0 are left out), scipy's, or
-            ``sign_flip``, the permutation test of the mean.
+        test: ``wilcoxon``, the signed-rank test (Wilcoxon 1945), or ``sign_flip``, the permutation test of the mean.
+            The first is scipy's of the differences that are not 0, so that few of them get an exact p-value: its
+            ``zero_method="wilcox"`` has the same statistic, but its normal approximation where 1 of 14 or more is 0.
         draws: of sign flips, seeded, > 0; where there are no more in all, each counts once.
 
     Returns:

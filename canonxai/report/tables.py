@@ -13,6 +13,7 @@ from canonxai.report.claims import flat
 from canonxai.report.comparison import Comparison, Result
 from canonxai.report.reliability import Agreement, Floor, Variance
 from canonxai.report.report import Report, format_number, order
+from canonxai.report.search import front_rows
 
 TYPES: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float | None: pa.float64(), bool | None: pa.bool_()}
 
@@ -22,7 +23,7 @@ def write_tables(report: Report, folder: Path) -> None:
 
     ``results`` is tidy, one row a cell x metric x stratum; ``comparison`` has one a pair x metric x stratum, of which
     LaTeX and Markdown show the study's; LaTeX's ``claims`` has one row a claim. What the metrics are worth is Parquet
-    and CSV, see :mod:`canonxai.report.reliability`.
+    and CSV, see :mod:`canonxai.report.reliability`; and so is ``pareto``, the trials of searches that are on a front.
     """
     tables = {
         "results": _table(report.results, Result),
@@ -32,6 +33,8 @@ def write_tables(report: Report, folder: Path) -> None:
         "reliability_agreement": _table(report.reliability.agreement, Agreement),
         "reliability_variance": _table(report.reliability.variance, Variance),
     }
+    if front := front_rows(report.study):
+        tables["pareto"] = _front_table(front)
     for name, table in tables.items():
         pq.write_table(table, folder / f"{name}.parquet")
         pa.csv.write_csv(table, folder / f"{name}.csv")
@@ -54,6 +57,15 @@ CLAIMS = pa.schema([(name, pa.string()) for name in _CLAIMS.split()])
 def _table(rows: Sequence[Any], kind: type) -> pa.Table:
     schema = pa.schema([(field.name, TYPES[field.type]) for field in fields(kind)])
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema)
+
+
+def _front_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Rows of any keys; a column is of numbers, or else of text."""
+    columns = {key: [row.get(key) for row in rows] for key in dict.fromkeys(key for row in rows for key in row)}
+    for key, values in columns.items():
+        is_number = all(value is None or type(value) in (int, float) for value in values)
+        columns[key] = [value if value is None else float(value) if is_number else str(value) for value in values]
+    return pa.table(columns)
 
 
 def network_of(row: Comparison) -> str:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from canonxai.data import Batch
+from canonxai.metrics.similarity import rescaled
 
 COLUMNS = 8  #: pairs of image and map in a row
 
@@ -20,7 +21,7 @@ COLUMNS = 8  #: pairs of image and map in a row
 def pack(batch: Batch, heatmap: Float[Tensor, "batch height width"], count: int) -> list[bytes]:
     """At most ``count`` of a batch's first images and maps, each as a NumPy archive."""
     tensors = {name: batch[name] for name in ("sample_id", "label", "image", "box")}
-    tensors["heatmap"] = heatmap.to(torch.float32)
+    tensors["heatmap"] = as_float32(heatmap)
     packed = []
     for row in range(min(count, len(heatmap))):
         file = io.BytesIO()
@@ -29,11 +30,18 @@ def pack(batch: Batch, heatmap: Float[Tensor, "batch height width"], count: int)
     return packed
 
 
+def as_float32(heatmap: Float[Tensor, "batch height width"]) -> Float[Tensor, "batch height width"]:
+    """Maps in float32; those that are too large or too small for it over a power of two."""
+    largest, held = heatmap.abs().amax((1, 2), keepdim=True), torch.finfo(torch.float32)
+    is_held = (largest >= held.smallest_normal) & (largest <= held.max)
+    return heatmap.where(is_held, rescaled(heatmap)).to(torch.float32)
+
+
 def write_maps(folder: Path, packed: Sequence[bytes]) -> None:
     """Writes ``maps.npz`` and ``maps.png``, or removes those of an earlier run if there is no map.
 
     ``maps.npz`` holds ``sample_id``, ``label``, ``image`` (uint8, channels first), ``box`` and ``heatmap`` (float32,
-    the channel-summed map).
+    the channel-summed map; over a power of two if float32 cannot hold it, NaN if float64 cannot).
     """
     if not packed:
         for name in ("maps.npz", "maps.png"):

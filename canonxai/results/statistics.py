@@ -39,7 +39,10 @@ def mean_with_interval(values: Float[np.ndarray, " n"]) -> Mean:
     if len(defined) < 2:
         mean = float(defined[0]) if len(defined) else None
         return Mean(mean, None, None, len(defined), undefined)
-    return Mean(float(defined.mean()), *percentile_interval(defined), len(defined), undefined)
+    _, power = np.frexp(np.abs(defined).max())
+    scaled = np.ldexp(defined, -power)  # by a power of two, which rounds nothing, so that no sum overflows
+    mean, low, high = np.ldexp([scaled.mean(), *percentile_interval(scaled)], power).tolist()
+    return Mean(mean, low, high, len(defined), undefined)
 
 
 def percentile_interval(

@@ -22,6 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -42,7 +43,7 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "prediction": (pa.int32(), "the class with the largest logit"),
     "probability": (pa.float64(), "softmax probability of the explained class"),
     "box_fraction": (pa.float64(), "area of the union of the label's boxes over the area of the image"),
-    "relevance_total": (pa.float64(), "sum of the map over pixels and channels"),
+    "relevance_total": (pa.float64(), "sum of the map over pixels and channels; null if no float64 holds it"),
     "relevance_max": (pa.float64(), "largest absolute value of the map"),
 }
 GROUP = 256  #: how many batches become one part, and are in memory when they are merged
@@ -136,7 +137,7 @@ class Store:
         self, batch: int, columns: Mapping[str, Tensor] | None, note: Mapping[str, Any] | None = None,
         maps: Sequence[bytes] = (),
     ) -> None:  # fmt: skip
-        """Writes the part of a batch; NaN becomes null.
+        """Writes the part of a batch; NaN and infinity become null.
 
         Args:
             batch: its number.
@@ -146,7 +147,7 @@ class Store:
         """
         table = self.schema.empty_table()
         if columns is not None:
-            arrays = [pa.array(columns[f.name].cpu().tolist(), from_pandas=True, type=f.type) for f in self.schema]
+            arrays = [_array(columns[field.name], field.type) for field in self.schema]
             table = pa.table(arrays, schema=self.schema)
         packed = pa.array([*maps, *[None] * (len(table) - len(maps))], MAP.type)
         self._write_part(batch, batch + 1, table.append_column(MAP, packed), {str(batch): dict(note or {})})
@@ -275,6 +276,13 @@ class Store:
             )
         with writing(self.folder), durable(self.parts / name) as file:
             file.write(content.getvalue())
+
+
+def _array(column: Tensor, kind: pa.DataType) -> pa.Array:
+    """A column, null where it is not finite."""
+    if column.is_floating_point():
+        column = column.where(column.isfinite(), torch.nan)
+    return pa.array(column.cpu().tolist(), from_pandas=True, type=kind)
 
 
 def _is_whole(part: Part) -> bool:

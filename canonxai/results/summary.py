@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -12,8 +13,18 @@ from canonxai.metrics import Column
 from canonxai.results.statistics import Mean, mean_with_interval
 from canonxai.results.store import Store
 
-#: images whose boxes cover less than this fraction; the study's strata
+#: images whose boxes cover less than this fraction, but those without an object; the study's strata
 STRATA = {"all": np.inf, "box < 50 %": 0.5, "box < 25 %": 0.25}
+
+
+def is_in(stratum: str, box_fraction: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Which images are in a stratum: all, or those with an object that is smaller.
+
+    >>> is_in("box < 50 %", np.array([0.0, 0.1, 0.5])).tolist()
+    [False, True, False]
+    """
+    limit = STRATA[stratum]
+    return np.asarray(np.isinf(limit) | (box_fraction > 0) & (box_fraction < limit))
 
 
 def summarize(store: Store, columns: Mapping[str, Column]) -> dict[str, Any]:
@@ -26,13 +37,14 @@ def summarize(store: Store, columns: Mapping[str, Column]) -> dict[str, Any]:
     numbers = [name for name, column in columns.items() if column.kind == "number"]
     general = ["label", "prediction", "probability", "box_fraction", "relevance_total", "relevance_max"]
     table = {name: _floats(store.read([name])[name]) for name in general + numbers}
-    strata = {stratum: table["box_fraction"] < limit for stratum, limit in STRATA.items()}
+    strata = {stratum: is_in(stratum, table["box_fraction"]) for stratum in STRATA}
     return {
         "images": len(table["label"]),
         "accuracy": float((table["label"] == table["prediction"]).mean()),
         "probability": float(table["probability"].mean()),
         "relevance": {
-            "mean_total": float(table["relevance_total"].mean()),
+            "mean_total": mean_with_interval(table["relevance_total"]).mean,
+            "undefined": int(np.isnan(table["relevance_total"]).sum()),
             "max_abs": float(table["relevance_max"].max()),
         },
         "metrics": {
@@ -66,7 +78,8 @@ def _mean_curve(store: Store, name: str) -> list[float | None]:
         finite = np.isfinite(curves)
         total, defined = total + np.where(finite, curves, 0).sum(0), defined + finite.sum(0)
     return [
-        float(value / n) if n else None for value, n in zip(np.atleast_1d(total), np.atleast_1d(defined), strict=True)
+        float(value / n) if n and np.isfinite(value) else None
+        for value, n in zip(np.atleast_1d(total), np.atleast_1d(defined), strict=True)
     ]
 
 

@@ -1,5 +1,6 @@
 """What holds for every metric that has a YAML: maps of any kind, images without an object, batches of any size."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -8,10 +9,15 @@ from omegaconf import OmegaConf
 
 from canonxai.assemble import build_metrics
 from canonxai.attribution import Method
+from canonxai.attribution.random_map import RandomMap
 from canonxai.batch_size import BatchSize
 from canonxai.config import CONF
 from canonxai.errors import UserError
 from canonxai.explainer import Explainer
+from canonxai.metrics.replacement import REPLACEMENTS
+from canonxai.report.reliability import FIXED
+from canonxai.results.store import Store, sample_schema
+from canonxai.results.summary import summarize
 from tests.metrics.batches import METRICS, built, select, unexpected
 from tests.metrics.unusual import KINDS, NO_OBJECT, ONE_CLASS, SIDE, UNDEFINED, Network, batch_of_kinds
 
@@ -45,6 +51,19 @@ def test_results_of_a_sample_depend_neither_on_the_others_nor_on_the_batch_size(
         values = metric(replace(select(batch, chosen), batch_size=BatchSize(batch_size)))
         for column, value in values.items():
             torch.testing.assert_close(value, expected[column][chosen], rtol=1e-9, atol=1e-11, equal_nan=True)
+
+
+@pytest.mark.parametrize("power", [-990, 990])
+@pytest.mark.parametrize("name", METRICS)
+def test_a_maps_scale_changes_nothing(metric, name, power):
+    batch = select(batch_of_kinds(), [KINDS.index(kind) for kind in ("random", "one pixel", "zero")])
+    changed = replace(
+        batch, attribution=batch.attribution * 2.0**power, original=batch.original * 2.0**power,
+        explain=lambda *query: batch.explain(*query) * 2.0**power,
+    )  # fmt: skip
+    expected = metric(batch)
+    for column, value in metric(changed).items():
+        torch.testing.assert_close(value, expected[column], rtol=1e-9, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -95,14 +114,20 @@ class Classifier(Network):
 
 
 NOT_FINITE = r"^method: expected finite relevance, got NaN or infinity for sample 101\. Raise method\.epsilon"
+SHAPE = rf"\(9, channels, {SIDE}, {SIDE}\)"
 BAD = {
     "nan": (one_value(torch.nan), NOT_FINITE),
     "inf": (one_value(torch.inf), NOT_FINITE),
     "-inf": (one_value(-torch.inf), NOT_FINITE),
-    "no channels": (lambda maps: maps.sum(1), rf"^method: expected maps of shape \(9, channels, {SIDE}, {SIDE}\), as"),
-    "smaller": (lambda maps: maps[..., ::2, ::2], r"as the images, got \(9, 3, 8, 8\)\.$"),
-    "one pixel": (lambda maps: maps[..., :1, :1], r"as the images, got \(9, 3, 1, 1\)\.$"),
-    "too few": (lambda maps: maps[:1], rf"as the images, got \(1, 3, {SIDE}, {SIDE}\)\.$"),
+    "no channels": (lambda maps: maps.sum(1), rf"^method: expected a float tensor of shape {SHAPE}, as the images"),
+    "smaller": (lambda maps: maps[..., ::2, ::2], r"as the images .*, got torch\.float64 of shape \(9, 3, 8, 8\)\.$"),
+    "one pixel": (lambda maps: maps[..., :1, :1], r"got torch\.float64 of shape \(9, 3, 1, 1\)\.$"),
+    "too few": (lambda maps: maps[:1], rf"got torch\.float64 of shape \(1, 3, {SIDE}, {SIDE}\)\.$"),
+    "nothing": (lambda maps: None, r"^method: expected a float tensor .*, got None\.$"),
+    "an array": (lambda maps: maps.numpy(), r"^method: expected a float tensor .*, got ndarray\.$"),
+    "integers": (lambda maps: maps.long(), r"^method: expected a float tensor .*, got torch\.int64 of shape"),
+    "complex": (lambda maps: maps.cfloat(), r"^method: expected a float tensor .*, got torch\.complex64 of shape"),
+    "booleans": (lambda maps: maps > 0, r"^method: expected a float tensor .*, got torch\.bool of shape"),
 }
 
 
@@ -119,9 +144,37 @@ def test_a_map_of_another_shape_or_that_is_not_finite_reaches_no_metric(metric, 
             replace(batch, attribution=change(batch.attribution.clone()))
 
 
+@pytest.mark.parametrize("name", sorted(set(METRICS) - {"distance"}))
+def test_what_is_fixed_for_random_maps_has_no_floor(metric, name):
+    """Not so of the distance, which has no direction; few images may be equal to metrics that count."""
+    columns = explained(metric, RandomMap())
+    numbers = [column for column, described in metric.columns.items() if described.kind == "number"]
+    of_objects = slice(0, 7)  # those images that have one, but no whole one
+    fixed = {column for column in numbers if len(set(columns[column][of_objects].tolist())) == 1}
+    assert fixed - {"effective_complexity", "sufficiency"} == set(numbers) & set(FIXED)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_map_whose_sum_over_channels_no_float_holds_is_undefined(metric, name, tmp_path):
+    def change(maps):
+        maps[1, :, 4, 4] = torch.finfo(maps.dtype).max
+        return maps
+
+    expected, columns = explained(metric, Broken(None, first=10**6)), explained(metric, Broken(change, first=0))
+    for column in metric.columns:
+        assert columns[column][1].isnan().all()
+        torch.testing.assert_close(columns[column][2:], expected[column][2:], rtol=1e-9, atol=0, equal_nan=True)
+    store = Store(tmp_path, sample_schema(metric.columns))
+    store.write(0, columns)
+    store.finish()
+    summary = summarize(store, metric.columns)
+    assert summary["relevance"]["undefined"] == 1
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
 @pytest.mark.parametrize("name", EXPLAINING)
 def test_a_further_map_of_another_shape_stops_the_run(metric, name):
-    with pytest.raises(UserError, match=r"^method: expected maps of shape .* got \(9, 3, 1, 1\)"):
+    with pytest.raises(UserError, match=r"^method: expected a float tensor .* of shape \(9, 3, 1, 1\)"):
         explained(metric, Broken(lambda maps: maps[..., :1, :1], first=1))
 
 
@@ -171,8 +224,9 @@ def test_a_region_that_does_not_exist_is_told(name):
         "relevance_rank_accuracy.pooling=sum", "effective_complexity.threshold=1", "faithfulness_correlation.subsets=1",
         "faithfulness_correlation.fraction=1", "faithfulness_correlation.output=softmax",
         "faithfulness_correlation.replacement=white", "infidelity.region_size=0", "infidelity.output=softmax",
-        "infidelity.replacement=white", "insertion_deletion.steps=0", "insertion_deletion.deletion=inpaint",
-        "insertion_deletion.insertion=white", "input_perturbation.replacement=white", "region_perturbation.fraction=2",
+        "infidelity.replacement=white", "insertion_deletion.steps=0", "insertion_deletion.deletion=white",
+        "insertion_deletion.insertion=inpaint", "input_perturbation.replacement=white",
+        "region_perturbation.fraction=2",
         "road.steps=0", "road.fraction=0", "sensitivity.samples=0", "sensitivity.radius=0", "local_lipschitz.samples=0",
         "local_lipschitz.noise=0", "sufficiency.draws=0", "sufficiency.fraction=0", "random_logit.similarity=l2",
         "parameter_randomization.steps=0", "parameter_randomization.similarity=l2", "efficient_mprt.bins=1",
@@ -183,6 +237,15 @@ def test_an_argument_out_of_its_range_is_told_by_name(override):
     name, argument = place.split(".")
     with pytest.raises(UserError, match=rf"^metric\.{name}\.{argument}: expected .*, got "):
         built(name, **{argument: value})
+
+
+@pytest.mark.parametrize("replacement", REPLACEMENTS)
+def test_deletion_takes_every_replacement(replacement):
+    batch = batch_of_kinds()
+    same = {"steps": 4, "fraction": 1.0, "output": "logit", "replacement": replacement}
+    expected = built("input_perturbation", **same)(batch)["perturbation_curve"]
+    found = built("insertion_deletion", steps=4, output="logit", deletion=replacement)(batch)["deletion_curve"]
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_a_network_with_fewer_layers_than_steps_is_told():

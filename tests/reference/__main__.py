@@ -14,6 +14,7 @@ from tests.reference import (
     methods_zennit,
     metrics_loops,
     metrics_quantus,
+    quantus_adapter,
     statistics,
 )
 from tests.reference.comparison import Comparison
@@ -40,9 +41,10 @@ UNUSUAL = """## Unusual maps and images
 
 What each metric says of a map or an image that is no everyday one: *null* is not defined, which is stored, counted
 and left out of means; all else is a number. A map with NaN or infinity, or of another shape than its image, reaches
-no metric: it stops the run with a message that names what is wrong, and what was computed before is kept. Where a
-metric needs further maps (of noisy inputs, another class, a random network, the original network), and one of them
-is not finite, its value is null."""
+no metric: it stops the run with a message that names what is wrong, and what was computed before is kept. Of a map
+that is finite, but whose sum over channels float64 does not hold, every value is null. Where a metric needs further
+maps (of noisy inputs, another class, a random network, the original network), and one of them is
+not finite, its value is null."""
 
 
 def unusual() -> list[str]:
@@ -75,11 +77,11 @@ def table(comparisons: list[Comparison], differences: list[float]) -> list[str]:
 
 def rows_of(text: str) -> dict[str, list[str]]:
     """What a table says of each comparison: largest difference, tolerance, note."""
-    text = text.partition(UNUSUAL)[0]
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")
     ]
-    return {f"{what}, {reference}": told for what, reference, *told in rows if what != "what" and set(what) != {"-"}}
+    rows = [row for row in rows if len(row) == 5 and row[0] not in ("what", "---")]  # of other tables they are not
+    return {f"{what}, {reference}": told for what, reference, *told in rows}
 
 
 def only_in_quantus() -> str:
@@ -98,7 +100,7 @@ def main() -> None:
             library, reasons = MISSING[part]
             lines += ["", f"Not compared with {library}: {'; '.join(f'{k} ({v})' for k, v in reasons.items())}."]
         if part == "Metrics":
-            lines += ["", only_in_quantus()]
+            lines += ["", only_in_quantus(), "", quantus_adapter.MEANING, "", *quantus_adapter.rows()]
     PATH.write_text("\n".join([*lines, "", UNUSUAL, "", *unusual(), ""]))
 
 

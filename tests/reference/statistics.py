@@ -42,11 +42,22 @@ def bca() -> Pairs:
         yield interval_of_mean(values), bootstrap(values, "BCa")
 
 
-@COMPARISONS("Wilcoxon's p", 1e-12, "differences of 0 are left out, zero_method=wilcox", "scipy.stats.wilcoxon")
+@COMPARISONS(
+    "Wilcoxon's p", 1e-12,
+    "with differences of 0 and equal ones; zero_method=wilcox, and the method that scipy's auto takes for what is left "
+    "without zeros: exact to 50 values, or all sign flips to 13 with equal ones, else asymptotic; for data with zeros, "
+    "auto itself is asymptotic from 14 on",
+    "scipy.stats.wilcoxon",
+)  # fmt: skip
 def wilcoxon() -> Pairs:
-    for n in (2, 7, 30, 300):
-        values = normal(n, mean=0.2)
-        yield p_value(values), scipy.stats.wilcoxon(values, zero_method="wilcox").pvalue
+    flips = scipy.stats.PermutationMethod()
+    for n, method in ((2, "exact"), (12, "exact"), (40, "exact"), (60, "exact"), (300, "asymptotic")):
+        values = np.where(np.arange(n) % 5 == 3, 0.0, normal(n, mean=0.2))
+        yield p_value(values), scipy.stats.wilcoxon(values, zero_method="wilcox", method=method).pvalue
+    for n, method in ((7, flips), (13, flips), (30, "asymptotic"), (300, "asymptotic")):
+        values = np.rint(normal(n, mean=0.4, seed=3))
+        assert 0 < (values == 0).sum() < n - 1
+        yield p_value(values), scipy.stats.wilcoxon(values, zero_method="wilcox", method=method).pvalue
 
 
 @COMPARISONS(

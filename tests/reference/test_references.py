@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from canonxai.config import CONF
+from canonxai.metrics.quantus import OF_SEVERAL_IMAGES
+from tests.reference import quantus_adapter
 from tests.reference.__main__ import MISSING, PARTS, PATH, UNUSUAL, main, rows_of, table, unusual
 from tests.reference.comparison import Comparison, difference
 
@@ -33,6 +35,12 @@ def test_the_table_is_of_these_comparisons():
 
 def test_the_table_of_unusual_maps_and_images_is_the_one_that_is_tested():
     assert PATH.read_text().endswith("\n".join([UNUSUAL, "", *unusual(), ""]))
+
+
+def test_the_table_of_quantus_metrics_is_what_the_adapter_gives():
+    assert "\n".join(["", quantus_adapter.MEANING, "", *quantus_adapter.rows(), ""]) in PATH.read_text()
+    assert set(quantus_adapter.NOTES).isdisjoint(OF_SEVERAL_IMAGES)
+    assert {*quantus_adapter.NOTES, *quantus_adapter.ARGUMENTS, *OF_SEVERAL_IMAGES} <= set(quantus_adapter.kinds())
 
 
 @pytest.mark.parametrize(("group", "part"), [("method", "Methods"), ("metric", "Metrics")])

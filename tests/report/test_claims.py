@@ -161,6 +161,18 @@ def test_too_few_images_decide_nothing(tmp_path, test, images):
     assert ask(tmp_path, {**test, "min_images": 31}).verdict is Verdict.undecided
 
 
+def test_images_without_an_object_have_no_box_of_any_size(tmp_path):
+    box = np.tile([0.0, 0.1, 0.6], 30)
+    change = np.where(box == 0, -9, 0.1 + 0.1 * (box < 0.25))
+    for canonize in (False, True):
+        write_cell(tmp_path, canonize=canonize, values={"localization": BASE + canonize * change}, box_fraction=box)
+    for test in (MOST_IN, {**BETTER, "stratum": "box < 25 %"}):
+        assert ask(tmp_path, test).verdict is Verdict.confirmed
+    assert ask(tmp_path, BETTER).verdict is not Verdict.confirmed
+    (finding,) = ask(tmp_path, MOST_IN).findings
+    assert finding.figures.startswith("+0.2 there, +0.1 elsewhere")
+
+
 @pytest.mark.parametrize("test", ALL, ids=lambda test: test["expect"])
 def test_a_large_share_of_undefined_images_decides_nothing(tmp_path, test):
     change = TRUE | ({"lrp_eps": NONE} if test["expect"] == "equal" else {})

@@ -158,16 +158,18 @@ def test_what_one_side_does_not_define_is_counted_and_never_in_a_mean(study, row
 
 
 def test_strata_hold_the_images_with_smaller_boxes_only(tmp_path):
-    box = np.array([0.1, 0.2, 0.25, 0.3, 0.49, 0.5, 0.51, 0.9])
-    values = 10.0 ** np.arange(8)
+    """An image without an object has no small box."""
+    box = np.array([0.1, 0.2, 0.25, 0.3, 0.49, 0.5, 0.51, 0.9, 0.0])
+    values = 10.0 ** np.arange(9)
     compare_pair(tmp_path, 0.0, values, box_fraction=box)
-    rows = compare(tmp_path)
-    found = {r.stratum: (r.images, r.canonized) for r in rows}
-    assert found == {
-        "all": (8, pytest.approx(11_111_111 / 8)),
+    expected = {
+        "all": (9, pytest.approx(111_111_111 / 9)),
         "box < 50 %": (5, pytest.approx(11_111 / 5)),
         "box < 25 %": (2, pytest.approx(11 / 2)),
     }
+    assert {r.stratum: (r.images, r.canonized) for r in compare(tmp_path)} == expected
+    of_cells = results(read_study([tmp_path]))
+    assert {r.stratum: (r.images, r.mean) for r in of_cells if r.state == "canonized"} == expected
 
 
 def test_holm_corrects_for_all_tests_of_the_study(rows):

@@ -89,11 +89,11 @@ def test_localization_draws_means_intervals_and_the_box(report: Report) -> None:
 
 
 def test_localization_of_undefined_values_and_empty_strata(tmp_path: Path) -> None:
-    large = {"box_fraction": np.linspace(0.3, 0.9, 8)}
+    large = {"box_fraction": np.append(np.linspace(0.3, 0.9, 8), 0)}  # the last image has no object
     for canonize in (False, True):
         for method, missing in (("lrp_eps", 3), ("ebp", 1)):
-            values = np.linspace(0.1, 0.8, 8)
-            values[:missing] = np.nan
+            values = np.linspace(0.1, 0.9, 9)
+            values[[*range(missing), 8]] = np.nan
             write_cell(tmp_path, "resnet18", method, canonize, {"localization": values}, **large)
     ((_, figure),) = localization.draw(read(tmp_path))
     assert [axes.get_title() for axes in figure.axes] == ["all, n = 5–7", "box < 50 %, n = 2"]
@@ -243,12 +243,11 @@ def test_scatter_draws_each_image(report: Report) -> None:
 
 def test_scatter_leaves_out_what_is_not_defined(tmp_path: Path) -> None:
     for canonize in (False, True):
-        values = np.array([0.1, np.nan, 0.3]) if canonize else np.array([0.2, 0.2, 0.2])
-        write_cell(tmp_path, canonize=canonize, values={"localization": values})
+        values = np.array([0.1, np.nan, 0.3, 0.9]) if canonize else np.array([0.2, 0.2, 0.2, 0.2])
+        write_cell(tmp_path, canonize=canonize, values={"localization": values}, box_fraction=[0.1, 0.2, 0.3, 0])
     report = read(tmp_path)
     ((_, figure),) = scatter.draw(report)
-    box = image_columns(3)["box_fraction"]
-    assert_allclose(figure.axes[0].collections[0].get_offsets(), [[box[0], -0.1], [box[2], 0.1]])
+    assert_allclose(figure.axes[0].collections[0].get_offsets(), [[0.1, -0.1], [0.3, 0.1]])
     assert figure.get_suptitle() == "resnet18 on scenes"
 
 

@@ -12,6 +12,7 @@ from canonxai.report.cells import read_study
 from canonxai.report.claims import read_claims
 from canonxai.report.comparison import Statistics
 from canonxai.report.figures import reliability as figure
+from canonxai.report.html import write_html
 from canonxai.report.reliability import kendall_tau, variance_shares
 from canonxai.report.report import Report
 from canonxai.report.statistics import holm, interval_of_mean, p_value
@@ -64,6 +65,18 @@ def test_the_floor_is_each_methods_paired_difference_to_the_random_map(report):
         assert row.p == pytest.approx(p_value(difference))
     assert [row.p_holm for row in rows] == pytest.approx(holm([row.p for row in rows]))
     assert {row.undefined > 0 for row in rows if row.metric == "complexity"} == {True}
+
+
+def test_metrics_that_are_fixed_for_random_maps_have_no_floor(tmp_path):
+    for method in METHODS:
+        values = {"localization": scores(method, "localization"), "random_logit": 1.0, "local_lipschitz": 0.0}
+        write_cell(tmp_path, method=method, canonize=False, values=values)
+    report = read(tmp_path)
+    assert {row.metric for row in report.reliability.floor} == {"localization"}
+    assert {row.metric for row in report.reliability.variance} == {"localization", "random_logit", "local_lipschitz"}
+    write_html(report, tmp_path / "report.html", [])
+    text = (tmp_path / "report.html").read_text()
+    assert "(random logit, local lipschitz)" in text or "(local lipschitz, random logit)" in text
 
 
 def test_effects_are_told_by_the_metrics_direction(report):

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pytorch_lightning import LightningModule, Trainer
 
 from canonxai.data import DataModule
 from canonxai.data.scenes import Scenes
-from canonxai.results.maps import draw_maps, write_maps
+from canonxai.results.maps import as_float32, draw_maps, write_maps
 from canonxai.results.store import Store, StoreWriter, sample_schema
 
 SIZE = 7
@@ -45,6 +46,14 @@ def written(tmp_path):
         return tmp_path
 
     return predict
+
+
+def test_maps_that_float32_does_not_hold_are_of_another_scale():
+    maps = torch.tensor([[[0.5, -4.0]], [[2.0**-140, 0.0]], [[1e30, 1.0]], [[0.0, 0.0]]], dtype=torch.float64)
+    huge = torch.stack([maps[0] * 2.0**300, maps[0] * 2.0**-300, maps[1], maps[2], maps[3]])
+    assert as_float32(huge).dtype == torch.float32
+    assert as_float32(huge).tolist() == [[[0.125, -1]], [[0.125, -1]], [[1, 0]], maps[2].float().tolist(), [[0, 0]]]
+    assert as_float32(torch.tensor([[[torch.inf, 1.0]]], dtype=torch.float64)).isnan().any()
 
 
 @pytest.mark.parametrize("count", [1, 3, 5, 7, 100])

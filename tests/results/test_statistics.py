@@ -27,6 +27,14 @@ def test_interval_of_equal_values_has_no_width(value, n):
     assert result.low == result.high == pytest.approx(value, rel=1e-15)
 
 
+@pytest.mark.parametrize("power", [-1000, 1000, 1020])
+def test_the_scale_of_values_changes_nothing_else(power):
+    values = np.random.default_rng(0).uniform(-1, 8, size=30)
+    expected = mean_with_interval(values)
+    assert mean_with_interval(np.ldexp(values, power))[:3] == tuple(np.ldexp(expected[:3], power))
+    assert expected.mean == values.mean()
+
+
 def test_equal_values_have_equal_intervals_whatever_the_state_of_numpy():
     values = np.random.default_rng(0).normal(size=30)
     np.random.seed(1)

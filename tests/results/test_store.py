@@ -90,12 +90,17 @@ def test_float64_is_kept_to_the_last_bit(store):
     assert store.read(["score"])["score"].to_pylist() == values.tolist()
 
 
-def test_nan_becomes_null_and_infinity_does_not(store):
-    store.write(0, batch(0, score=torch.tensor([math.nan, 0.5]), probability=torch.tensor([math.inf, math.nan])))
+def test_what_is_not_finite_becomes_null(store):
+    trace = torch.tensor([[1.0, math.nan, -math.inf], [math.inf, 2.0, 3.0]])
+    large = 2**53 + 1  # which is no float
+    changes = {"probability": torch.tensor([math.inf, -math.inf]), "sample_id": torch.tensor([large, large + 2])}
+    store.write(0, batch(0, score=torch.tensor([math.nan, 0.5]), trace=trace, **changes))
     store.finish()
-    table = store.read(["score", "probability"])
+    table = store.read(["score", "probability", "trace", "sample_id"])
     assert table["score"].to_pylist() == [None, 0.5]
-    assert table["probability"].to_pylist() == [math.inf, None]
+    assert table["probability"].to_pylist() == [None, None]
+    assert table["trace"].to_pylist() == [[1.0, None, None], [None, 2.0, 3.0]]
+    assert table["sample_id"].to_pylist() == [large, large + 2]
 
 
 def test_a_run_that_breaks_off_leaves_its_parts_and_no_result(store):

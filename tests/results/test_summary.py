@@ -16,7 +16,7 @@ from canonxai.results.summary import format_mean, print_summary, summarize
 
 NAN = float("nan")
 SCORE = [1.0, 0.5, NAN, 0.25, 0.0, 0.75]
-FRACTION = [0.1, 0.25, 0.2, 0.5, 0.3, 0.9]  # two are on the edge of a stratum, and not in it
+FRACTION = [0.1, 0.25, 0.2, 0.5, 0.3, 0.0]  # two are on the edge of a stratum, the last has no object: not in it
 TRACE = torch.arange(18.0, dtype=torch.float64).view(6, 3) ** 2
 TRACE[2, 1] = NAN
 COLUMNS = {
@@ -35,7 +35,7 @@ def summary(tmp_path):
         "prediction": torch.tensor([0, 1, 2, 3, 5, 4]),
         "probability": torch.tensor([0.5, 0.75, 1.0, 0.0, 0.25, 0.5]),
         "box_fraction": torch.tensor(FRACTION, dtype=torch.float64),
-        "relevance_total": torch.tensor([1.0, -2.0, 3.0, 0.0, 5.0, -1.0]),
+        "relevance_total": torch.tensor([1.0, -2.0, 3.0, 0.0, 3.0, torch.inf]),
         "relevance_max": torch.tensor([1.0, 2.0, 8.0, 0.5, 4.0, 3.0]),
         "score": torch.tensor(SCORE),
         "never": torch.full((6,), NAN),
@@ -52,7 +52,7 @@ def test_accuracy_and_relevance_are_over_all_images(summary):
     assert summary["images"] == 6
     assert summary["accuracy"] == pytest.approx(4 / 6)
     assert summary["probability"] == pytest.approx(0.5)
-    assert summary["relevance"] == {"mean_total": 1.0, "max_abs": 8.0}
+    assert summary["relevance"] == {"mean_total": 1.0, "undefined": 1, "max_abs": 8.0}
 
 
 def test_means_are_by_stratum_with_their_intervals(summary):

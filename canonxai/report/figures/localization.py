@@ -13,7 +13,7 @@ from canonxai.report.comparison import Comparison
 from canonxai.report.figures import grid
 from canonxai.report.figures.style import CANONIZED, HATCH, ORIGINAL, intervals, words
 from canonxai.report.report import Report
-from canonxai.results.summary import STRATA
+from canonxai.results.summary import STRATA, is_in
 
 INCHES = 0.3  #: the height of a method
 KNOWS_NOTHING = "mean box fraction"
@@ -51,7 +51,7 @@ def draw(report: Report, metric: str = "localization") -> Iterator[tuple[str, Fi
             for panel, stratum in zip(line, strata, strict=True):
                 bars = [row for row in members if row.stratum == stratum]
                 _bars(panel, bars, list(methods), state)
-                box = boxes[boxes < STRATA[stratum]]
+                box = boxes[is_in(stratum, boxes)]
                 if len(box):
                     panel.axvline(box.mean(), color="black", linestyle="--", linewidth=1, label=KNOWS_NOTHING)
                 panel.set_title(f"{stratum}, n = {_count(bars)}", fontsize=9)
@@ -74,9 +74,9 @@ def _bars(axes: Axes, rows: Sequence[Comparison], methods: Sequence[str], state:
 
 
 def _box_fraction(pairs: Sequence[Pair]) -> Float[np.ndarray, " n"]:
-    """Of each image that any of the pairs has."""
+    """Of each image with an object that any of the pairs has."""
     boxes = {sample: box for p in pairs for sample, box in zip(p.sample_id, p.image("box_fraction"), strict=True)}
-    return np.array(list(boxes.values()), float)
+    return np.array([box for box in boxes.values() if box > 0], float)
 
 
 def _count(rows: Sequence[Comparison]) -> str:

@@ -56,10 +56,10 @@ def _title(pair: Pair) -> str:
 
 
 def _points(pair: Pair, metric: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Box fractions and differences of the images for which both maps' metrics are defined."""
-    difference = differences(*pair.columns(metric))
-    defined = ~np.isnan(difference)
-    return pair.image("box_fraction")[defined], difference[defined]
+    """Box fractions and differences of the images with an object for which both maps' metrics are defined."""
+    difference, box = differences(*pair.columns(metric)), pair.image("box_fraction")
+    drawn = ~np.isnan(difference) & (box > 0)
+    return box[drawn], difference[drawn]
 
 
 def _heading(where: str, unchanged: list[str], width: float) -> str:
