@@ -57,14 +57,14 @@ def command(main: Callable[[], Any]) -> Callable[[], Any]:
                 raise
             print(f"error: hydra/launcher: {error}", file=sys.stderr)
             sys.exit(1)
+        except MISTAKES as error:
+            print(f"error: {message(error)}", file=sys.stderr)
+            report_pending()  # of the cells that did not fail
+            sys.exit(1)
         except ValueError as error:
             if not isinstance(reason := error.__cause__, OSError):  # logging's, of a log that cannot be written
                 raise
             print(f"error: folder: expected to write the log, got: {reason}. {PLACE}", file=sys.stderr)
-            sys.exit(1)
-        except MISTAKES as error:
-            print(f"error: {message(error)}", file=sys.stderr)
-            report_pending()  # of the cells that did not fail
             sys.exit(1)
         finally:
             del os.environ["HYDRA_FULL_ERROR"]

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -38,6 +37,10 @@ COMMANDS = (
 )
 #: where results go: as a shipped config says, or the command line
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir")
+#: Hydra's own
+OF_DATES = {f"{name}/${{now:%Y-%m-%d}}/${{now:%H-%M-%S}}" for name in ("outputs", "multirun")} | {
+    *("${hydra.job.num}", ".hydra", None)
+}
 #: Hydra's plugins that are supported
 PLUGINS = {
     f"{package}.{name}"
@@ -221,10 +224,10 @@ def _raw(cfg: DictConfig, key: str) -> Any:
 
 
 @cache
-def _folders(folder: Path) -> frozenset[Any]:
+def _folders(folder: Path) -> set[Any]:
     """What Hydra and the shipped configs say of where results go."""
-    configs = [OmegaConf.structured({"hydra": HydraConf}), *map(OmegaConf.load, folder.glob("*.yaml"))]
-    return frozenset(_raw(cfg, key) for cfg in configs for key in FOLDERS)
+    configs = [OmegaConf.load(path) for path in folder.glob("*.yaml")]
+    return OF_DATES | {_raw(cfg, key) for cfg in configs if isinstance(cfg, DictConfig) for key in FOLDERS}
 
 
 def _value(node: Any, key: Any) -> Any:
