@@ -24,7 +24,7 @@ from canonxai.errors import UserError, conversion
 from canonxai.parallel import parent
 from canonxai.report.callback import report_pending
 from canonxai.signals import Interrupted, heeded
-from canonxai.targets import allow, check_targets, guard
+from canonxai.targets import allow, check_targets, guard, guarded
 from canonxai.together import cells_of_job
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ def command(main: Callable[[], Any]) -> Callable[[], Any]:
             if not isinstance(reason := error.__cause__, OSError):  # logging's, of a log that cannot be written
                 raise
             print(f"error: folder: expected to write the log, got: {reason}. {PLACE}", file=sys.stderr)
+            report_pending()
             sys.exit(1)
         finally:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -82,7 +83,7 @@ def job(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
             log.info("this experiment is a grid of cells, and this is one of them; for all add -m")
         try:
             check_targets(cfg, CONF)
-            with heeded():  # here, too, for launchers that have processes of their own
+            with guarded(CONF), heeded():  # here, too, for launchers that have processes of their own
                 return task(cfg)
         except MISTAKES as error:
             log.error(message(error))

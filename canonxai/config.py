@@ -32,6 +32,7 @@ from omegaconf.resolvers import oc
 from canonxai.errors import UserError, check, conversion
 from canonxai.files import file_name
 from canonxai.models.preprocessing import Preprocessing
+from canonxai.targets import check_call
 
 _here = Path(__file__).resolve().parent
 #: the folder of the YAML files, in a wheel (beside this file) and in a checkout (one above)
@@ -214,7 +215,7 @@ def methods_together(overrides: Sequence[str]) -> list[str]:
     return [str(name) for name in chosen[-1]] if chosen and isinstance(chosen[-1], list) else []
 
 
-_SECRET = re.compile("key|token|secret|passw|credential|auth|cookie|session|private|dsn|_pat$|_url$", re.IGNORECASE)
+_SECRET = re.compile("key|token|secret|pass|.pwd|credential|auth|cookie|session|private|dsn|_pat$|_url$", re.IGNORECASE)
 
 
 def _environment(name: str, *default: Any) -> str | None:
@@ -337,6 +338,7 @@ def build(node: DictConfig, group: str, schema: type | None = None, **extra: Any
         UserError: if the target does not exist, a key is not one of its arguments, or a value has the wrong type.
     """
     path = str(node["_target_"])
+    check_call(f"{group}._target_", path)
     try:
         target = get_object(path)
         if not callable(target):

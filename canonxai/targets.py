@@ -11,8 +11,10 @@ before that; so this part is looked at whenever a config was composed, in each p
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, wraps
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -28,15 +30,28 @@ KEY = "allow_targets"
 ENVIRONMENT = "CANONXAI_ALLOW_TARGETS"  #: hands what was allowed on to the processes of a sweep
 #: what Hydra makes of its own part before a job starts
 OF_HYDRA = ("callbacks", "job_logging", "hydra_logging", "launcher", "sweeper")
-#: what a job of SLURM or Ray runs or connects to, what Optuna's sweeper calls or unpickles, and the environment: each
-#: is given on the command line, or not at all
+#: what Optuna's sweeper calls or unpickles, or has jobs begin with, and the environment: each is given on the command
+#: line, or not at all
 COMMANDS = (
-    *("hydra.launcher.setup", "hydra.launcher.additional_parameters", "hydra.launcher.ray.init"),
-    *("hydra.sweeper.custom_search_space", "hydra.sweeper.storage"),
+    *("hydra.sweeper.custom_search_space", "hydra.sweeper.search_space", "hydra.sweeper.storage"),
     *("hydra.job.env_copy", "hydra.job.env_set"),
 )
+#: what a config may say of launchers, which else run commands, load what others wrote, and connect to other machines
+LAUNCHERS = tuple(
+    f"hydra.launcher.{key}"
+    for keys in (
+        "_target_ timeout_min cpus_per_task gpus_per_node tasks_per_node mem_gb nodes name stderr_to_stdout partition",
+        "qos comment constraint exclude gres cpus_per_gpu gpus_per_task mem_per_gpu mem_per_cpu account",
+        "signal_delay_s max_num_timeout array_parallelism ray.remote.num_cpus ray.remote.num_gpus",
+        "n_jobs backend prefer require verbose timeout pre_dispatch batch_size max_nbytes mmap_mode",
+    )
+    for key in keys.split()
+)
+SUBMITIT = "${hydra.sweep.dir}/.submitit/%j"
+#: of which the names of folders and files are made
+NAMES = ("hydra.job.name", "data.name", "data.label_space", "model.name", "method.name")
 #: where results go: as a shipped config says, or the command line
-FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir")
+FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir", "output")
 #: Hydra's own
 OF_DATES = {f"{name}/${{now:%Y-%m-%d}}/${{now:%H-%M-%S}}" for name in ("outputs", "multirun")} | {
     *("${hydra.job.num}", ".hydra", None)
@@ -61,6 +76,7 @@ LOGGING = {
 #: what the options of Optuna's sweeper name
 SAMPLERS = {f"optuna.samplers.{name}Sampler" for name in ("CmaEs", "Grid", "MOTPE", "NSGAII", "Random", "TPE")}
 UNRESOLVED = "a value that cannot be resolved"
+_GUARDED: ContextVar[Path | None] = ContextVar("guarded", default=None)
 
 
 @cache
@@ -94,13 +110,29 @@ def check_targets(cfg: DictConfig, folder: Path) -> None:
     Raises:
         UserError: for the first target that is neither shipped nor allowed on the command line.
     """
-    for key in cfg:
-        for place, name in _named(_value(cfg, key), str(key), ("_target_",)) if key != "hydra" else ():
-            if name not in shipped(folder) | _allowed():
-                raise UserError(
-                    f"{place}: expected a class or function that a shipped config uses, got {name!r}. "
-                    f"If you trust it, add '{KEY}=[{name}]' to the command line."
-                )
+    with guarded(folder):
+        for key in cfg:
+            for place, name in _named(_value(cfg, key), str(key), ("_target_",)) if key != "hydra" else ():
+                check_call(place, name)
+
+
+@contextmanager
+def guarded(folder: Path) -> Iterator[None]:
+    """Has what is called looked at once more, as a value may be another one by then."""
+    token = _GUARDED.set(folder)
+    try:
+        yield
+    finally:
+        _GUARDED.reset(token)
+
+
+def check_call(place: str, name: str) -> None:
+    """Looks at a target that is about to be called, in a job; errors as those of :func:`check_targets`."""
+    if (folder := _GUARDED.get()) is not None and name not in shipped(folder) | _allowed():
+        raise UserError(
+            f"{place}: expected a class or function that a shipped config uses, got {name!r}. "
+            f"If you trust it, add '{KEY}=[{name}]' to the command line."
+        )
 
 
 def check_hydra(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> None:
@@ -116,7 +148,17 @@ def check_hydra(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> None
     """
     for place, value in _alone(cfg, folder, OverridesParser.create().parse_overrides(list(overrides))):
         raise UserError(f"{place}: expected to be given on the command line alone, got {value} in a config.")
+    for key in NAMES:
+        parent, _, last = key.rpartition(".")
+        node = OmegaConf.select(cfg, parent)
+        name = str(_value(node, last)) if isinstance(node, DictConfig) and last in node else ""
+        if PurePath(name).is_absolute() or ".." in PurePath(name).parts or name == UNRESOLVED:
+            raise UserError(f"{key}: expected a name, no path, got {name!r}.")
     known = {"launcher": PLUGINS | _allowed(), "sweeper": PLUGINS | SAMPLERS | _allowed()}
+    for section in ("job_logging", "hydra_logging"):
+        for leaf in _leaves(OmegaConf.select(cfg, f"hydra.{section}"), f"hydra.{section}"):
+            if ".." in leaf.place or ".()" in leaf.place:  # the keys "." and "()" set attributes, and call anything
+                raise UserError(f"{leaf.place}: expected a class of logging with its options, got {leaf.value!r}.")
     for section in OF_HYDRA:
         node = OmegaConf.select(cfg, f"hydra.{section}")
         names = shipped(folder) | known.get(section, LOGGING)
@@ -147,6 +189,9 @@ def _alone(cfg: DictConfig, folder: Path, overrides: Sequence[Override]) -> Iter
     for name in OmegaConf.select(cfg, "hydra.sweeper.params") or {}:
         if str(name).lstrip("+~ ").startswith("hydra"):
             yield "hydra.sweeper.params", name
+    for leaf in _leaves(_raw(cfg, "hydra.launcher"), "hydra.launcher"):
+        if leaf.place not in (*LAUNCHERS, *given) and leaf.value != SUBMITIT:
+            yield leaf.place, leaf.value
 
 
 def guard(folder: Path) -> None:
@@ -169,7 +214,17 @@ def guard(folder: Path) -> None:
         check_hydra(cfg, folder, overrides)
         return cfg
 
+    compose_job = ConfigLoaderImpl.load_sweep_config
+
+    @wraps(compose_job)
+    def load_sweep_config(self: ConfigLoaderImpl, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        for override in OverridesParser.create().parse_overrides(sweep_overrides):
+            if override.is_hydra_override():  # which jobs would take for the command line's
+                raise UserError(f"hydra.sweeper: expected settings of cells, got {override.input_line}.")
+        return compose_job(self, master_config, sweep_overrides)
+
     ConfigLoaderImpl.load_configuration = load_configuration  # type: ignore[method-assign]
+    ConfigLoaderImpl.load_sweep_config = load_sweep_config  # type: ignore[method-assign]
 
 
 def _check_searchpath(loader: ConfigLoaderImpl, config_name: str | None, overrides: Sequence[str]) -> None:
@@ -218,7 +273,7 @@ def _leaves(node: Any, path: str, key: Any = None, raw: Any = None) -> Iterator[
 def _raw(cfg: DictConfig, key: str) -> Any:
     """What stands at a key, as written."""
     parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(cfg, parent)
+    node = OmegaConf.select(cfg, parent) if parent else cfg
     values: Any = OmegaConf.to_container(node) if isinstance(node, DictConfig) else {}
     return values.get(name)
 

@@ -370,6 +370,24 @@ def test_what_a_process_told_of_itself_is_damaged(undisturbed, broken_off, cell,
     assert ("to tell what the others did" in caplog.text) == (not whole)
 
 
+@pytest.mark.parametrize("shards", [False, True])
+def test_what_processes_told_of_themselves_is_gone(undisturbed, cell, tmp_path, caplog, shards):
+    """All parts are there, so no process would tell it anew."""
+    name = "tiny"
+    for index in (1, 2):
+        cell(f"data.shard={index}/2", name=f"{index}/{name}")
+        for path in (tmp_path / f"{index}/{name}/parts").glob("session-*"):
+            path.unlink()
+    if shards:
+        with pytest.raises(UserError, match="expected complete cells"):
+            read_study([tmp_path / "1", tmp_path / "2"])
+    else:
+        shutil.copytree(tmp_path / f"2/{name}/parts", tmp_path / f"1/{name}/parts", dirs_exist_ok=True)
+        assert cell(name=f"1/{name}")["images"] == 12
+        assert results(tmp_path / f"1/{name}")[:3] == undisturbed[:3]
+    assert "to tell what the others did" in caplog.text
+
+
 def test_the_report_merges_shards_of_several_machines(undisturbed, cell, tmp_path):
     name = "tiny"
     for index, machine in enumerate(("a", "b", "c"), 1):

@@ -4,11 +4,13 @@ import os
 
 import pytest
 from hydra import compose
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from omegaconf import OmegaConf
 
 from canonxai.config import CONF
 from canonxai.errors import UserError
-from canonxai.targets import ENVIRONMENT, allow, check_hydra, check_targets, shipped
+from canonxai.targets import ENVIRONMENT, allow, check_hydra, check_targets, guard, shipped
 
 EVIL = """
 from pathlib import Path
@@ -62,6 +64,38 @@ ATTACKS = {
         'defaults: [override /hydra/launcher: slurm]\nhydra: {job: {name: "x\\ntouch imported"}}',
         "hydra.launcher.name: expected printable text on one line",
     ),
+    "search space": (
+        "hydra: {sweeper: {search_space: {+hydra.job.env_set.X: {type: categorical, choices: [1]}}}} # sampler",
+        "hydra.sweeper.search_space.+hydra.job.env_set.X.type: expected to be given on the command line alone",
+    ),
+    "attributes of a log": (
+        "hydra: {job_logging: {handlers: {x: {class: logging.FileHandler, "
+        "filename: '${hydra.runtime.output_dir}/${hydra.job.name}.log', .: {baseFilename: evil.py}}}}}",
+        "hydra.job_logging.handlers.x...baseFilename: expected a class of logging",
+    ),
+    "known factory of a log": (
+        "hydra: {job_logging: {handlers: {x: {(): logging.FileHandler}}}}",
+        "hydra.job_logging.handlers.x.(): expected a class of logging",
+    ),
+    "options of srun": (
+        "defaults: [override /hydra/launcher: srun]",
+        "hydra.launcher.srun_args.0: expected to be given on the command line alone, got --task-prolog=/evil.sh",
+    ),
+    "folder of jobs": (
+        "defaults: [override /hydra/launcher: submitit_local]\nhydra: {launcher: {submitit_folder: /anywhere}}",
+        "hydra.launcher.submitit_folder: expected to be given on the command line alone",
+    ),
+    "name of the log": ("hydra: {job: {name: ../../evil}}", "hydra.job.name: expected a name, no path"),
+    "name of a model": (
+        "model: {name: ../../x}\nhydra: {run: {dir: 'multirun/train/${model.name}'}}",
+        "model.name: expected a name, no path, got '../../x'",
+    ),
+    "target that changes": (
+        "run: {deterministic: true}\ncanonize: false\n"
+        "canonizer: {x: {good: canonxai.attribution.ixg.InputXGradient, ':4096:8': evil.Evil}}\n"
+        "method: {name: m, title: m, _target_: '${oc.select:\"canonizer.x.${oc.env:CUBLAS_WORKSPACE_CONFIG,good}\"}'}",
+        "method._target_: expected a class or function that a shipped config uses, got 'evil.Evil'",
+    ),
     "commands that come late": (
         "defaults: [override /hydra/launcher: slurm]\nhydra: {launcher: {comment: '${hydra:job.id}'}}",
         "hydra.launcher.comment: expected what Hydra or a shipped config names, got '${hydra:job.id}'",
@@ -83,10 +117,13 @@ def stranger(tmp_path, monkeypatch):
     plugin = "_target_: hydra._internal.core_plugins.basic_{0}.Basic{1}\n{2}: {{_target_: evil.Evil}}"
     for name, text in {
         "launcher": plugin.format("launcher", "Launcher", "x"),
+        "launcher/srun": "_target_: hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher\n"
+        "srun_args: [--task-prolog=/evil.sh]",
         "sweeper": plugin.format("sweeper", "Sweeper", "max_batch_size: null\nparams:\n  study"),
     }.items():
-        (tmp_path / f"conf/hydra/{name}").mkdir(parents=True)
-        (tmp_path / f"conf/hydra/{name}/mine.yaml").write_text(text)
+        group, _, option = name.partition("/")
+        (tmp_path / f"conf/hydra/{group}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"conf/hydra/{group}/{option or 'mine'}.yaml").write_text(text)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])))
 
     def write(text: str) -> list[str]:
@@ -102,7 +139,10 @@ def stranger(tmp_path, monkeypatch):
     [
         *((attack, False) for attack in ATTACKS),
         *((attack, True) for attack in ("method", "callback", "log", "launcher", "sweeper", "search", "sampler")),
-        *((attack, True) for attack in ("path of Python", "recorded", "folder of sweeps", "parameters", "commands")),
+        *(
+            (attack, True)
+            for attack in ("path of Python", "recorded", "folder of sweeps", "parameters", "search space", "commands")
+        ),
     ],
 )
 def test_a_stranger_s_config_calls_nothing_of_its_own(stranger, cli, tmp_path, attack, sweep):
@@ -154,7 +194,15 @@ def test_no_secret_of_the_environment_gets_into_a_file(stranger, cli, tmp_path, 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("GITHUB_PAT", "x"), ("DATABASE_URL", "x"), ("REMOTE", "https://me:hush@host/x"), ("SESSION_ID", "x")],
+    [
+        ("GITHUB_PAT", "x"),
+        ("DATABASE_URL", "x"),
+        ("REMOTE", "https://me:hush@host/x"),
+        ("SESSION_ID", "x"),
+        ("DB_PASS", "x"),
+        ("SSHPASS", "x"),
+        ("MYSQL_PWD", "x"),
+    ],
 )
 def test_names_and_values_that_look_secret_are_not_read(config, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
@@ -172,6 +220,15 @@ def test_shipped_targets_are_those_of_the_configs():
     names = shipped(CONF)
     assert {"canonxai.attribution.lrp.LRPEpsilon", "pytorch_lightning.Trainer"} <= names
     assert all(name.startswith(("canonxai.", "pytorch_lightning.Trainer")) for name in names)
+
+
+def test_no_sweeper_has_jobs_composed_with_keys_of_hydra():
+    """Whatever it takes for its parameters."""
+    guard(CONF)
+    loader = ConfigLoaderImpl(ConfigSearchPathImpl())
+    for override in ("hydra.job.env_set.X=1", "+hydra.job.env_set.X=1", "hydra/launcher=slurm", "++hydra.run.dir=x"):
+        with pytest.raises(UserError, match=r"^hydra.sweeper: expected settings of cells, got "):
+            loader.load_sweep_config(OmegaConf.create(), ["seed=1", override])
 
 
 @pytest.mark.parametrize("place", ["pkg://evil", "pkg://evil/conf"])

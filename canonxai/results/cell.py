@@ -112,6 +112,8 @@ def merge(folders: Sequence[Path]) -> bool:
         keys = ", ".join(differing_keys(flat(asdict(plan)), flat(asdict(planned))))
         check(not keys, "folder", f"shards of the same plan in {folders[0]} and {folder}", f"others: {keys}")
     first, *others = (Store(folder, sample_schema(plan.columns)) for folder in folders)
+    for store in (first, *others):
+        store.drop_sessions()
     if len(first.done.union(*(other.done for other in others))) < plan.batches:
         return False
     with locked(folders[0], "merge", wait=True), writing(folders[0]):

@@ -80,6 +80,8 @@ class CellOutput:
             with writing(folder):
                 (folder / "summary.json").unlink(missing_ok=True)
             self.store.clear()
+        if parent() is None:
+            self.store.drop_sessions()
         self.writer = StoreWriter(self.store, cfg.save_maps, together)
         about = {**described(cfg, name), "together": together}
         excluded = [dataclasses.astuple(entry) for entry in getattr(data.dataset, "excluded", ())]

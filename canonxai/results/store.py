@@ -116,7 +116,6 @@ class Store:
             for part in damaged:
                 log.warning("results: %s is damaged; its batches are computed again", part.path)
                 part.path.unlink(missing_ok=True)
-            self._drop_sessions()
         self.done: set[int] = set()
         self._group = -1
         self.refresh()
@@ -158,6 +157,7 @@ class Store:
 
     def write_session(self, name: str, about: Mapping[str, Any]) -> None:
         """Keeps what a process that computes parts knows of itself."""
+        self._check_parts()
         text = json.dumps({"about": about, "checksum": _checksum(about)})
         with writing(self.folder), durable(self.parts / f"session-{name}.json") as file:
             file.write(text.encode())
@@ -210,21 +210,21 @@ class Store:
         """Some columns of the complete table, a piece at a time."""
         yield from pq.ParquetFile(self.path).iter_batches(columns=columns)
 
-    def _drop_sessions(self) -> None:
+    def drop_sessions(self) -> None:
         """Removes damaged ones; where none is left, some batches are computed again, as each session tells of some."""
-        sessions, damaged = sorted(self.parts.glob("session-*.json")), 0
-        for path in sessions:
-            try:
-                _session(path)
-            except FileNotFoundError:  # another process has completed the cell
-                return
-            except DamagedError:
-                log.warning("results: %s is damaged and left out", path)
-                path.unlink(missing_ok=True)
-                damaged += 1
-        for part in self._parts()[:1] if damaged and damaged == len(sessions) else []:
+        first, whole = self._parts()[:1], 0  # in this order, as a process writes its session first
+        for path in sorted(self.parts.glob("session-*.json")):
+            with suppress(FileNotFoundError):  # as another process has completed the cell
+                try:
+                    _session(path)
+                    whole += 1
+                except DamagedError:
+                    log.warning("results: %s is damaged and left out", path)
+                    path.unlink(missing_ok=True)
+        for part in first if not whole else []:
             log.warning("results: the batches of %s are computed again, to tell what the others did", part.path)
             part.path.unlink(missing_ok=True)
+        self.refresh()
 
     def _parts(self) -> list[Part]:
         """All parts in the order of their batches, without those that are part of a larger one."""
@@ -265,15 +265,18 @@ class Store:
             for part in parts:
                 part.path.unlink(missing_ok=True)
 
-    def _write_part(self, start: int, stop: int, table: pa.Table, notes: Mapping[str, Any]) -> None:
-        content = io.BytesIO()
-        pq.write_table(table.replace_schema_metadata({"notes": json.dumps(notes)}), content)
-        name = f"part-{start:08d}-{stop:08d}-{zlib.crc32(content.getvalue()):08x}.parquet"
+    def _check_parts(self) -> None:
         if not self.parts.is_dir():
             raise UserError(
                 f"folder: expected {str(self.parts)!r} to stay while this process computes, got none: another one has "
                 "completed the cell, or removed it. Run the same command again."
             )
+
+    def _write_part(self, start: int, stop: int, table: pa.Table, notes: Mapping[str, Any]) -> None:
+        content = io.BytesIO()
+        pq.write_table(table.replace_schema_metadata({"notes": json.dumps(notes)}), content)
+        name = f"part-{start:08d}-{stop:08d}-{zlib.crc32(content.getvalue()):08x}.parquet"
+        self._check_parts()
         with writing(self.folder), durable(self.parts / name) as file:
             file.write(content.getvalue())
 
