@@ -66,6 +66,17 @@ def test_a_maps_scale_changes_nothing(metric, name, power):
         torch.testing.assert_close(value, expected[column], rtol=1e-9, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize(("dtype", "power"), [(torch.float64, 990), (torch.float32, 100)])
+@pytest.mark.parametrize("name", ["relevance_mass_accuracy", "relevance_rank_accuracy"])
+def test_the_scale_of_a_map_whose_channels_are_squared_changes_nothing(name, dtype, power):
+    batch = select(batch_of_kinds(), [KINDS.index(kind) for kind in ("random", "one pixel", "zero")])
+    values = [
+        built(name, pooling="l2_squared")(replace(batch, attribution=(batch.attribution * factor).to(dtype)))[name]
+        for factor in (1, 2.0**power, 2.0**-power)
+    ]
+    assert all(torch.equal(value.nan_to_num(-1), values[0].nan_to_num(-1)) for value in values)
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_a_network_of_one_class_has_no_other_and_all_else_is_defined(metric, name):
     batch = select(batch_of_kinds(classes=1), [0])
