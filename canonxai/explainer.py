@@ -215,7 +215,7 @@ class Explainer(LightningModule):
     def _some_maps(self, query: Query, canonizers: Sequence[Canonizer]) -> Float[Tensor, "n channels height width"]:
         maps = self.method(query, canonizers)
         check_maps(self.name, maps, query.input)
-        return maps
+        return maps.to(query.input.dtype)  # in which metrics ask for further ones
 
     def _original(self, query: Query) -> Float[Tensor, "batch channels height width"]:
         key = (*query.sample_id.tolist(), str(query.input.device))

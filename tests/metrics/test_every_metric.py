@@ -189,6 +189,15 @@ def test_a_further_map_of_another_shape_stops_the_run(metric, name):
         explained(metric, Broken(lambda maps: maps[..., :1, :1], first=1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("name", METRICS)
+def test_maps_of_another_precision_are_converted_to_that_of_the_run(metric, name, dtype):
+    columns = explained(metric, Broken(lambda maps: maps.to(dtype)))
+    expected = explained(metric, Broken(lambda maps: maps.to(dtype).double()))
+    for column in metric.columns:
+        torch.testing.assert_close(columns[column], expected[column], rtol=0, atol=0, equal_nan=True)
+
+
 def test_an_original_map_that_is_not_finite_makes_the_distance_undefined():
     batch = batch_of_kinds()
     original = batch.attribution.clone()
