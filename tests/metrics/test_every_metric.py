@@ -109,11 +109,11 @@ def one_value(value):
     return change
 
 
-def explained(metric, method):
+def explained(metric, method, **arguments):
     """A batch, from image to columns, as in a run."""
     batch = batch_of_kinds()
     dataset = {"image": batch.image, "label": batch.target, "sample_id": batch.sample_id}
-    explainer = Explainer(Classifier(), batch.normalize, method, {"metric": metric}, verify=1)
+    explainer = Explainer(Classifier(), batch.normalize, method, {"metric": metric}, verify=1, **arguments)
     return explainer.predict_step({**dataset, "box": batch.box, "mask": batch.mask}, 0)["columns"]
 
 
@@ -131,6 +131,15 @@ BAD = {
     "inf": (one_value(torch.inf), NOT_FINITE),
     "-inf": (one_value(-torch.inf), NOT_FINITE),
     "no channels": (lambda maps: maps.sum(1), rf"^method: expected a float tensor of shape {SHAPE}, as the images"),
+    "zero channels": (lambda maps: maps[:, :0], rf"got torch\.float64 of shape \(9, 0, {SIDE}, {SIDE}\)\.$"),
+    "sparse": (
+        lambda maps: maps.to_sparse(),
+        r"^method: .*\), torch\.sparse_coo on cpu instead of torch\.strided on cpu\.$",
+    ),
+    "meta": (
+        lambda maps: maps.to("meta"),
+        r"^method: .*\), torch\.strided on meta instead of torch\.strided on cpu\.$",
+    ),
     "smaller": (lambda maps: maps[..., ::2, ::2], r"as the images .*, got torch\.float64 of shape \(9, 3, 8, 8\)\.$"),
     "one pixel": (lambda maps: maps[..., :1, :1], r"got torch\.float64 of shape \(9, 3, 1, 1\)\.$"),
     "too few": (lambda maps: maps[:1], rf"got torch\.float64 of shape \(1, 3, {SIDE}, {SIDE}\)\.$"),
@@ -153,6 +162,11 @@ def test_a_map_of_another_shape_or_that_is_not_finite_reaches_no_metric(metric, 
         batch = batch_of_kinds()
         with pytest.raises(UserError, match=message):
             replace(batch, attribution=change(batch.attribution.clone()))
+
+
+def test_the_message_of_a_map_that_is_not_finite_begins_with_the_methods_name():
+    with pytest.raises(UserError, match=r"^method=broken: expected finite relevance"):
+        explained(built("localization"), Broken(one_value(torch.nan)), name="method=broken")
 
 
 @pytest.mark.parametrize("name", sorted(set(METRICS) - {"distance"}))
