@@ -160,6 +160,7 @@ class Explainer(LightningModule):
             network=self.explained,
             batch_size=self.evaluator.batch_size,
             seed=self.seed,
+            name=self.name,
         )
         explanation.of_images.update(observation.of_images)
         columns = {
@@ -215,7 +216,7 @@ class Explainer(LightningModule):
     def _some_maps(self, query: Query, canonizers: Sequence[Canonizer]) -> Float[Tensor, "n channels height width"]:
         maps = self.method(query, canonizers)
         check_maps(self.name, maps, query.input)
-        return maps
+        return maps.to(query.input.dtype)  # in which metrics ask for further ones
 
     def _original(self, query: Query) -> Float[Tensor, "batch channels height width"]:
         key = (*query.sample_id.tolist(), str(query.input.device))
@@ -291,9 +292,11 @@ def check_maps(name: str, maps: object, input: Float[Tensor, "batch channels hei
     expected = f"a float tensor of shape {shape}, as the images (see canonxai.attribution.Method)"
     if not isinstance(maps, Tensor):
         raise UserError(f"{name}: expected {expected}, got {'None' if maps is None else type(maps).__name__}.")
-    is_alike = maps.ndim == 4 and (len(maps), *maps.shape[2:]) == (batch, height, width)
-    if not (is_alike and maps.is_floating_point()):
-        raise UserError(f"{name}: expected {expected}, got {maps.dtype} of shape {tuple(maps.shape)}.")
+    is_alike = maps.ndim == 4 and maps.shape[1] >= 1 and (len(maps), *maps.shape[2:]) == (batch, height, width)
+    is_held_alike = (maps.layout, maps.device) == (torch.strided, input.device)
+    if not (is_alike and is_held_alike and maps.is_floating_point()):
+        held = "" if is_held_alike else f", {maps.layout} on {maps.device} instead of {torch.strided} on {input.device}"
+        raise UserError(f"{name}: expected {expected}, got {maps.dtype} of shape {tuple(maps.shape)}{held}.")
 
 
 def _without(rows: Bool[Tensor, " batch"], values: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ class Explanation:
         network: what ``explain`` explains; changed only within :func:`canonxai.models.snapshot.restored`.
         batch_size: how many images ``predict`` should be given at once.
         seed: the run's seed.
+        name: of the method, as messages tell it.
         of_images: what metrics need of the images alone, see :func:`once_per_images`; shared by methods.
         of_map: what several metrics need of the map, see :func:`once_per_map`.
 
@@ -59,11 +60,12 @@ class Explanation:
     network: nn.Module
     batch_size: BatchSize
     seed: int
+    name: str = "method"
     of_images: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     of_map: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_finite("method", "relevance", self.attribution, self.sample_id)
+        check_finite(self.name, "relevance", self.attribution, self.sample_id)
 
     @property
     def input(self) -> Float[Tensor, "batch channels height width"]:

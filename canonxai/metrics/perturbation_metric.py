@@ -13,6 +13,7 @@ from canonxai.errors import check, check_choice
 from canonxai.metrics.base import Explanation, Metric, heatmap, once_per_map
 from canonxai.metrics.output import Output
 from canonxai.metrics.replacement import REPLACEMENTS
+from canonxai.metrics.similarity import rescaled
 from canonxai.perturbation import Replace, perturbation_curve, perturbed_pixels, ranks, region_scores
 from canonxai.random import Stream
 
@@ -22,7 +23,10 @@ def region_ranks(
     batch: Explanation, region_size: int, most_relevant_first: bool
 ) -> Int64[Tensor, "batch rows columns"]:
     """The rank of each region by its attribution; equal ones in an order that is a function of (seed, sample id)."""
-    scores = region_scores(heatmap(batch.attribution), region_size)
+    relevance = heatmap(batch.attribution)
+    if region_size > 1:
+        relevance = rescaled(relevance)  # so that no sum over a region overflows
+    scores = region_scores(relevance, region_size)
     ties = random.bits(batch.seed, Stream.TIES, batch.sample_id, scores[0].numel())
     return ranks(scores if most_relevant_first else -scores, ties)
 

@@ -10,13 +10,15 @@ from torch.nn.functional import conv2d
 
 from canonxai.errors import check_choice
 from canonxai.metrics.base import Column, Explanation, Metric, heatmap
+from canonxai.metrics.similarity import rescaled
 
 REGIONS = ("box", "mask")
-#: one non-negative value a pixel from those of its channels, after Arras et al., Information Fusion 2022, "CLEVR-XAI"
+#: one non-negative value a pixel from those of its channels, up to a factor of the map, after
+#: Arras et al., Information Fusion 2022, "CLEVR-XAI"
 POOLINGS = {
     "positive": lambda attribution: attribution.sum(1).clamp(min=0),
     "absolute": lambda attribution: attribution.sum(1).abs(),
-    "l2_squared": lambda attribution: attribution.square().sum(1),
+    "l2_squared": lambda attribution: rescaled(attribution).square().sum(1),  # so that no square over- or underflows
     "max_norm": lambda attribution: attribution.abs().amax(1),
 }
 

@@ -66,6 +66,17 @@ def test_a_maps_scale_changes_nothing(metric, name, power):
         torch.testing.assert_close(value, expected[column], rtol=1e-9, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize(("dtype", "power"), [(torch.float64, 990), (torch.float32, 100)])
+@pytest.mark.parametrize("name", ["relevance_mass_accuracy", "relevance_rank_accuracy"])
+def test_the_scale_of_a_map_whose_channels_are_squared_changes_nothing(name, dtype, power):
+    batch = select(batch_of_kinds(), [KINDS.index(kind) for kind in ("random", "one pixel", "zero")])
+    values = [
+        built(name, pooling="l2_squared")(replace(batch, attribution=(batch.attribution * factor).to(dtype)))[name]
+        for factor in (1, 2.0**power, 2.0**-power)
+    ]
+    assert all(torch.equal(value.nan_to_num(-1), values[0].nan_to_num(-1)) for value in values)
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_a_network_of_one_class_has_no_other_and_all_else_is_defined(metric, name):
     batch = select(batch_of_kinds(classes=1), [0])
@@ -98,11 +109,11 @@ def one_value(value):
     return change
 
 
-def explained(metric, method):
+def explained(metric, method, **arguments):
     """A batch, from image to columns, as in a run."""
     batch = batch_of_kinds()
     dataset = {"image": batch.image, "label": batch.target, "sample_id": batch.sample_id}
-    explainer = Explainer(Classifier(), batch.normalize, method, {"metric": metric}, verify=1)
+    explainer = Explainer(Classifier(), batch.normalize, method, {"metric": metric}, verify=1, **arguments)
     return explainer.predict_step({**dataset, "box": batch.box, "mask": batch.mask}, 0)["columns"]
 
 
@@ -120,6 +131,15 @@ BAD = {
     "inf": (one_value(torch.inf), NOT_FINITE),
     "-inf": (one_value(-torch.inf), NOT_FINITE),
     "no channels": (lambda maps: maps.sum(1), rf"^method: expected a float tensor of shape {SHAPE}, as the images"),
+    "zero channels": (lambda maps: maps[:, :0], rf"got torch\.float64 of shape \(9, 0, {SIDE}, {SIDE}\)\.$"),
+    "sparse": (
+        lambda maps: maps.to_sparse(),
+        r"^method: .*\), torch\.sparse_coo on cpu instead of torch\.strided on cpu\.$",
+    ),
+    "meta": (
+        lambda maps: maps.to("meta"),
+        r"^method: .*\), torch\.strided on meta instead of torch\.strided on cpu\.$",
+    ),
     "smaller": (lambda maps: maps[..., ::2, ::2], r"as the images .*, got torch\.float64 of shape \(9, 3, 8, 8\)\.$"),
     "one pixel": (lambda maps: maps[..., :1, :1], r"got torch\.float64 of shape \(9, 3, 1, 1\)\.$"),
     "too few": (lambda maps: maps[:1], rf"got torch\.float64 of shape \(1, 3, {SIDE}, {SIDE}\)\.$"),
@@ -142,6 +162,11 @@ def test_a_map_of_another_shape_or_that_is_not_finite_reaches_no_metric(metric, 
         batch = batch_of_kinds()
         with pytest.raises(UserError, match=message):
             replace(batch, attribution=change(batch.attribution.clone()))
+
+
+def test_the_message_of_a_map_that_is_not_finite_begins_with_the_methods_name():
+    with pytest.raises(UserError, match=r"^method=broken: expected finite relevance"):
+        explained(built("localization"), Broken(one_value(torch.nan)), name="method=broken")
 
 
 @pytest.mark.parametrize("name", sorted(set(METRICS) - {"distance"}))
@@ -176,6 +201,15 @@ def test_a_map_whose_sum_over_channels_no_float_holds_is_undefined(metric, name,
 def test_a_further_map_of_another_shape_stops_the_run(metric, name):
     with pytest.raises(UserError, match=r"^method: expected a float tensor .* of shape \(9, 3, 1, 1\)"):
         explained(metric, Broken(lambda maps: maps[..., :1, :1], first=1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("name", METRICS)
+def test_maps_of_another_precision_are_converted_to_that_of_the_run(metric, name, dtype):
+    columns = explained(metric, Broken(lambda maps: maps.to(dtype)))
+    expected = explained(metric, Broken(lambda maps: maps.to(dtype).double()))
+    for column in metric.columns:
+        torch.testing.assert_close(columns[column], expected[column], rtol=0, atol=0, equal_nan=True)
 
 
 def test_an_original_map_that_is_not_finite_makes_the_distance_undefined():

@@ -13,6 +13,7 @@ from canonxai.batch_size import BatchSize
 from canonxai.errors import UserError
 from canonxai.metrics import heatmap
 from canonxai.metrics.input_perturbation import InputPerturbation
+from canonxai.metrics.perturbation_metric import region_ranks
 from canonxai.random import Stream
 from tests.metrics import batches
 from tests.metrics.batches import of_map, select
@@ -72,6 +73,16 @@ def explanation(attribution=None, **changes):
         seed=11,
     )
     return replace(batch, **changes)
+
+
+@pytest.mark.parametrize("most_relevant_first", [True, False])
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_regions_are_ranked_whatever_the_scale_of_the_map(dtype, size, most_relevant_first):
+    relevance = heatmap(heatmaps("continuous")).abs().to(dtype)
+    expected = region_ranks(explanation(of_map(relevance)), size, most_relevant_first)
+    power = math.frexp(torch.finfo(dtype).max)[1] - math.frexp(relevance.max().item())[1]
+    assert region_ranks(explanation(of_map(relevance * 2.0**power)), size, most_relevant_first).equal(expected)
 
 
 def textbook_f(image, target, output):
