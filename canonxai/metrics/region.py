@@ -1,6 +1,7 @@
 """What the localization metrics share: the object's region, and pixels of it among the most relevant ones."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -15,7 +16,7 @@ from canonxai.metrics.similarity import rescaled
 REGIONS = ("box", "mask")
 #: one non-negative value a pixel from those of its channels, up to a factor of the map, after
 #: Arras et al., Information Fusion 2022, "CLEVR-XAI"
-POOLINGS = {
+POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "positive": lambda attribution: attribution.sum(1).clamp(min=0),
     "absolute": lambda attribution: attribution.sum(1).abs(),
     "l2_squared": lambda attribution: rescaled(attribution).square().sum(1),  # so that no square over- or underflows
