@@ -160,7 +160,9 @@ def test_cells_share_a_name_only_if_they_compute_the_same(config):
 
 
 def test_a_name_of_a_config_leads_no_cell_out_of_its_study(config):
-    name = cell_name(config("data.name=../../out", "model.name=/etc/x"))
+    cfg = config()
+    cfg.data.name, cfg.model.name = "../../out", "/etc/x"  # which the command line refuses before
+    name = cell_name(cfg)
     assert Path(name).name == name and name.startswith("..-..-out--etc-x-lrp_eps-")
 
 
