@@ -21,10 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from canonxai.config import CONF, register
 from canonxai.errors import UserError, conversion
+from canonxai.hydra_part import guard
 from canonxai.parallel import parent
 from canonxai.report.callback import report_pending
 from canonxai.signals import Interrupted, heeded
-from canonxai.targets import allow, check_targets, guard, guarded
+from canonxai.targets import allow, check_targets, guarded
 from canonxai.together import cells_of_job
 
 log = logging.getLogger(__name__)

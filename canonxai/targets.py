@@ -4,8 +4,7 @@ A config says by ``_target_`` what Python calls, and configs come from strangers
 name, one that a shipped config uses: a list of prefixes is no boundary, as a module also holds what it imports. Others
 have to be allowed on the command line, ``allow_targets=[my_methods.Mine]``; what a config allows itself is refused.
 
-The job looks at its config before it imports anything. Hydra acts on its own part of a config, callbacks and logging,
-before that; so this part is looked at whenever a config was composed, in each process of a sweep.
+The job looks at its config before it imports anything, and at each target once more when it is called.
 """
 
 import os
@@ -13,69 +12,18 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache, wraps
-from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from functools import cache
+from pathlib import Path
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from canonxai.errors import UserError
+from canonxai.leaves import named, value_at
 
 KEY = "allow_targets"
 ENVIRONMENT = "CANONXAI_ALLOW_TARGETS"  #: hands what was allowed on to the processes of a sweep
-#: what Hydra makes of its own part before a job starts
-OF_HYDRA = ("callbacks", "job_logging", "hydra_logging", "launcher", "sweeper")
-#: what Optuna's sweeper calls or unpickles, or has jobs begin with, and the environment: each is given on the command
-#: line, or not at all
-COMMANDS = (
-    *("hydra.sweeper.custom_search_space", "hydra.sweeper.search_space", "hydra.sweeper.storage"),
-    *("hydra.job.env_copy", "hydra.job.env_set"),
-)
-#: what a config may say of launchers, which else run commands, load what others wrote, and connect to other machines
-LAUNCHERS = tuple(
-    f"hydra.launcher.{key}"
-    for keys in (
-        "_target_ timeout_min cpus_per_task gpus_per_node tasks_per_node mem_gb nodes name stderr_to_stdout partition",
-        "qos comment constraint exclude gres cpus_per_gpu gpus_per_task mem_per_gpu mem_per_cpu account",
-        "signal_delay_s max_num_timeout array_parallelism ray.remote.num_cpus ray.remote.num_gpus",
-        "n_jobs backend prefer require verbose timeout pre_dispatch batch_size max_nbytes mmap_mode",
-    )
-    for key in keys.split()
-)
-SUBMITIT = "${hydra.sweep.dir}/.submitit/%j"
-#: of which the names of folders and files are made
-NAMES = ("hydra.job.name", "data.name", "data.label_space", "model.name", "method.name")
-#: where results go: as a shipped config says, or the command line
-FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir", "output")
-#: Hydra's own
-OF_DATES = {f"{name}/${{now:%Y-%m-%d}}/${{now:%H-%M-%S}}" for name in ("outputs", "multirun")} | {
-    *("${hydra.job.num}", ".hydra", None)
-}
-#: Hydra's plugins that are supported
-PLUGINS = {
-    f"{package}.{name}"
-    for package, names in {
-        "hydra._internal.core_plugins": ("basic_launcher.BasicLauncher", "basic_sweeper.BasicSweeper"),
-        "hydra_plugins.hydra_joblib_launcher": ("joblib_launcher.JoblibLauncher",),
-        "hydra_plugins.hydra_submitit_launcher": ("submitit_launcher.SlurmLauncher", "submitit_launcher.LocalLauncher"),
-        "hydra_plugins.hydra_ray_launcher": ("ray_launcher.RayLauncher",),
-        "hydra_plugins.hydra_optuna_sweeper": ("optuna_sweeper.OptunaSweeper",),
-    }.items()
-    for name in names
-}
-#: what logging's own configs name: classes, streams and the one file
-LOGGING = {
-    *("logging.StreamHandler", "logging.FileHandler", "ext://sys.stdout", "ext://sys.stderr"),
-    "${hydra.runtime.output_dir}/${hydra.job.name}.log",
-}
-#: what the options of Optuna's sweeper name
-SAMPLERS = {f"optuna.samplers.{name}Sampler" for name in ("CmaEs", "Grid", "MOTPE", "NSGAII", "Random", "TPE")}
-UNRESOLVED = "a value that cannot be resolved"
 _GUARDED: ContextVar[Path | None] = ContextVar("guarded", default=None)
 
 
@@ -88,16 +36,21 @@ def shipped(folder: Path) -> frozenset[str]:
 
 def allow(arguments: Sequence[str]) -> None:
     """Remembers what a command line allows, in the environment: an option of the config could come from a file."""
-    allowed: list[str] = []
+    found: list[str] = []
     for argument in arguments:
         try:
             override = OverridesParser.create().parse_override(argument)
         except HydraException:
             continue  # Hydra tells
         if override.key_or_group == KEY and isinstance(value := override.value(), list):
-            allowed += map(str, value)
-    if allowed:
-        os.environ[ENVIRONMENT] = ",".join(allowed)
+            found += map(str, value)
+    if found:
+        os.environ[ENVIRONMENT] = ",".join(found)
+
+
+def allowed() -> set[str]:
+    """The targets that the command line allows."""
+    return set(filter(None, os.environ.get(ENVIRONMENT, "").split(",")))
 
 
 def check_targets(cfg: DictConfig, folder: Path) -> None:
@@ -112,7 +65,7 @@ def check_targets(cfg: DictConfig, folder: Path) -> None:
     """
     with guarded(folder):
         for key in cfg:
-            for place, name in _named(_value(cfg, key), str(key), ("_target_",)) if key != "hydra" else ():
+            for place, name in named(value_at(cfg, key), str(key), ("_target_",)) if key != "hydra" else ():
                 check_call(place, name)
 
 
@@ -128,167 +81,8 @@ def guarded(folder: Path) -> Iterator[None]:
 
 def check_call(place: str, name: str) -> None:
     """Looks at a target that is about to be called, in a job; errors as those of :func:`check_targets`."""
-    if (folder := _GUARDED.get()) is not None and name not in shipped(folder) | _allowed():
+    if (folder := _GUARDED.get()) is not None and name not in shipped(folder) | allowed():
         raise UserError(
             f"{place}: expected a class or function that a shipped config uses, got {name!r}. "
             f"If you trust it, add '{KEY}=[{name}]' to the command line."
         )
-
-
-def check_hydra(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> None:
-    """Looks at what Hydra does by itself: callbacks, logging, launchers, the environment and folders of jobs.
-
-    Args:
-        cfg: as composed, Hydra's own part included.
-        folder: that of the shipped configs.
-        overrides: the command line's. Those that the config holds are told from them, as jobs are started by these.
-
-    Raises:
-        UserError: for the first name that is not known, or if the config has what only the command line may give.
-    """
-    for place, value in _alone(cfg, folder, OverridesParser.create().parse_overrides(list(overrides))):
-        raise UserError(f"{place}: expected to be given on the command line alone, got {value} in a config.")
-    for key in NAMES:
-        parent, _, last = key.rpartition(".")
-        node = OmegaConf.select(cfg, parent)
-        name = str(_value(node, last)) if isinstance(node, DictConfig) and last in node else ""
-        if PurePath(name).is_absolute() or ".." in PurePath(name).parts or name == UNRESOLVED:
-            raise UserError(f"{key}: expected a name, no path, got {name!r}.")
-    known = {"launcher": PLUGINS | _allowed(), "sweeper": PLUGINS | SAMPLERS | _allowed()}
-    for section in ("job_logging", "hydra_logging"):
-        for leaf in _leaves(OmegaConf.select(cfg, f"hydra.{section}"), f"hydra.{section}"):
-            if ".." in leaf.place or ".()" in leaf.place:  # the keys "." and "()" set attributes, and call anything
-                raise UserError(f"{leaf.place}: expected a class of logging with its options, got {leaf.value!r}.")
-    for section in OF_HYDRA:
-        node = OmegaConf.select(cfg, f"hydra.{section}")
-        names = shipped(folder) | known.get(section, LOGGING)
-        for place, name in _named(node, f"hydra.{section}", ("_target_", "class", "()", "filename")):
-            if name not in names:
-                raise UserError(f"{place}: expected what Hydra or a shipped config names, got {name!r}.")
-    for leaf in _leaves(OmegaConf.select(cfg, "hydra.launcher"), "hydra.launcher"):
-        if not str(leaf.value).isprintable():  # a line of its own in a job's script is a command
-            raise UserError(f"{leaf.place}: expected printable text on one line, got {leaf.value!r}.")
-
-
-def _alone(cfg: DictConfig, folder: Path, overrides: Sequence[Override]) -> Iterator[tuple[str, Any]]:
-    """What the command line has to give, and a config gives."""
-    given = {leaf.place for each in overrides for leaf in _leaves(each.value(), each.key_or_group)}
-    given |= {f"hydra.job.env_set.{name}" for name in OmegaConf.select(cfg, "hydra.job.env_copy")}
-    for name in cfg.get(KEY) or []:
-        if name not in _allowed():
-            yield KEY, name
-    for part in ("task", "hydra"):  # by which jobs and processes are started
-        told = [override.input_line for override in overrides if override.is_hydra_override() == (part == "hydra")]
-        if (recorded := _raw(cfg, f"hydra.overrides.{part}")) != told:
-            yield f"hydra.overrides.{part}", recorded
-    for key in COMMANDS:
-        yield from ((leaf.place, leaf.value) for leaf in _leaves(_raw(cfg, key), key) if leaf.place not in given)
-    for key in FOLDERS:
-        if key not in given and (value := _raw(cfg, key)) not in _folders(folder):
-            yield key, value
-    for name in OmegaConf.select(cfg, "hydra.sweeper.params") or {}:
-        if str(name).lstrip("+~ ").startswith("hydra"):
-            yield "hydra.sweeper.params", name
-    for leaf in _leaves(_raw(cfg, "hydra.launcher"), "hydra.launcher"):
-        if leaf.place not in (*LAUNCHERS, *given) and leaf.value != SUBMITIT:
-            yield leaf.place, leaf.value
-
-
-def guard(folder: Path) -> None:
-    """Has Hydra's own part checked of each config that is composed in this process."""
-    compose = ConfigLoaderImpl.load_configuration
-    if hasattr(compose, "__wrapped__"):
-        return
-
-    @wraps(compose)
-    def load_configuration(
-        self: ConfigLoaderImpl, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
-    ) -> DictConfig:
-        _check_searchpath(self, config_name, overrides)
-        try:
-            cfg = compose(self, config_name, overrides, *args, **kwargs)
-        except TypeError as error:  # of Hydra, for instance for method=[1,ixg]
-            raise UserError(
-                f"command line: expected names of options, got what Hydra cannot read ({error})."
-            ) from error
-        check_hydra(cfg, folder, overrides)
-        return cfg
-
-    compose_job = ConfigLoaderImpl.load_sweep_config
-
-    @wraps(compose_job)
-    def load_sweep_config(self: ConfigLoaderImpl, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        for override in OverridesParser.create().parse_overrides(sweep_overrides):
-            if override.is_hydra_override():  # which jobs would take for the command line's
-                raise UserError(f"hydra.sweeper: expected settings of cells, got {override.input_line}.")
-        return compose_job(self, master_config, sweep_overrides)
-
-    ConfigLoaderImpl.load_configuration = load_configuration  # type: ignore[method-assign]
-    ConfigLoaderImpl.load_sweep_config = load_sweep_config  # type: ignore[method-assign]
-
-
-def _check_searchpath(loader: ConfigLoaderImpl, config_name: str | None, overrides: Sequence[str]) -> None:
-    """Looks at where Hydra is about to look for configs: what is no folder is a module, which it imports."""
-    loaded = loader.repository.load_config(config_name) if config_name else None
-    searched = OmegaConf.select(loaded.config, "hydra.searchpath") if loaded else None
-    if searched and not any(override.startswith("hydra.searchpath=") for override in overrides):
-        for place in searched:
-            if "://" in str(place).removeprefix("file://"):
-                raise UserError(f"hydra.searchpath: expected folders, got {place} in a config.")
-
-
-def _allowed() -> set[str]:
-    return set(filter(None, os.environ.get(ENVIRONMENT, "").split(",")))
-
-
-def _named(node: Any, path: str, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Every value of a config that names a class, function or object: at one of ``keys``, or ``ext://`` in logging."""
-    for leaf in _leaves(node, path):
-        external = "class" in keys and str(leaf.value).startswith(("ext://", "cfg://", UNRESOLVED))
-        if external or leaf.key in keys:
-            # Hydra's output folder, in the names of log files, is not known at first
-            yield leaf.place, str(leaf.raw if leaf.value == UNRESOLVED else leaf.value)
-
-
-class Leaf(NamedTuple):
-    """A value in a config: where it stands, under which key, resolved, and as written."""
-
-    place: str
-    key: Any
-    value: Any
-    raw: Any
-
-
-def _leaves(node: Any, path: str, key: Any = None, raw: Any = None) -> Iterator[Leaf]:
-    """Every value in a config, or in a dict or list."""
-    if isinstance(node, dict | list | DictConfig | ListConfig):
-        values: Any = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
-        for inner in values if isinstance(values, dict) else range(len(values)):
-            value = _value(node, inner) if OmegaConf.is_config(node) else node[inner]
-            yield from _leaves(value, f"{path}.{inner!s}", inner, values[inner])
-    elif node is not None:
-        yield Leaf(path, key, node, raw)
-
-
-def _raw(cfg: DictConfig, key: str) -> Any:
-    """What stands at a key, as written."""
-    parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    values: Any = OmegaConf.to_container(node) if isinstance(node, DictConfig) else {}
-    return values.get(name)
-
-
-@cache
-def _folders(folder: Path) -> set[Any]:
-    """What Hydra and the shipped configs say of where results go."""
-    configs = [OmegaConf.load(path) for path in folder.glob("*.yaml")]
-    return OF_DATES | {_raw(cfg, key) for cfg in configs if isinstance(cfg, DictConfig) for key in FOLDERS}
-
-
-def _value(node: Any, key: Any) -> Any:
-    """What stands at a key, resolved."""
-    try:
-        value = None if OmegaConf.is_missing(node, key) else node[key]
-        return OmegaConf.create(value) if isinstance(value, dict | list) else value  # as a resolver may return
-    except OmegaConfBaseException:
-        return UNRESOLVED

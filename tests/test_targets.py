@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from canonxai.config import CONF
 from canonxai.errors import UserError
-from canonxai.targets import ENVIRONMENT, allow, check_hydra, check_targets, guard, shipped
+from canonxai.hydra_part import check_hydra, guard
+from canonxai.targets import ENVIRONMENT, allow, check_targets, shipped
 
 EVIL = """
 from pathlib import Path
