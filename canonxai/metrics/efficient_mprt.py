@@ -14,6 +14,7 @@ from torch import Tensor
 from canonxai.errors import check
 from canonxai.metrics.base import Column, Explanation, Metric, heatmap
 from canonxai.metrics.randomization import layers, randomized_map
+from canonxai.metrics.similarity import rescaled
 
 
 class EfficientMPRT(Metric):
@@ -50,7 +51,7 @@ def histogram_entropy(relevance: Float[Tensor, "batch height width"], bins: int)
     Returns:
         In (0, ln bins]; NaN for a map that is constant or not finite.
     """
-    values = relevance.flatten(1).double()
+    values = rescaled(relevance.flatten(1).double())  # so that no range overflows
     low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
     place = (values - low) / (high - low)
     defined = place.isfinite().all(1)

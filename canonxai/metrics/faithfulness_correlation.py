@@ -16,7 +16,7 @@ from canonxai.errors import check, check_choice
 from canonxai.metrics.base import Column, Explanation, Metric, heatmap
 from canonxai.metrics.output import Output
 from canonxai.metrics.replacement import REPLACEMENTS, replacement
-from canonxai.metrics.similarity import pearson
+from canonxai.metrics.similarity import pearson, rescaled
 from canonxai.perturbation import every_step
 from canonxai.random import Stream
 
@@ -50,7 +50,8 @@ class FaithfulnessCorrelation(Metric):
         return {"faithfulness_correlation": Column(text.format(self.output), higher_is_better=True)}
 
     def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, " batch"]]:
-        relevance, replace = heatmap(batch.attribution).flatten(1), replacement(self.replacement, batch)
+        relevance = rescaled(heatmap(batch.attribution).flatten(1))  # so that no sum overflows
+        replace = replacement(self.replacement, batch)
         height, width = batch.image.shape[2:]
         size = max(1, round(self.fraction * height * width))
         start = self.output(batch.logits, batch.target)

@@ -30,7 +30,8 @@ class Infidelity(Metric):
         replacement: ``black``, ``uniform`` noise, the data's ``mean`` colour, a ``blur``, or ``inpaint``.
 
     Raises:
-        UserError: if an argument is out of its range; at the first batch also if the images are too small for it.
+        UserError: if an argument is out of its range; at the first batch also if the images are too small for it, or
+            the maps have other channels than the network's input.
     """
 
     def __init__(
@@ -62,6 +63,10 @@ class Infidelity(Metric):
             self.output(batch.logits, batch.target),
         )
         relevance = rescaled(batch.attribution) if self.scaled else batch.attribution
+        check(
+            relevance.shape[1] in (1, input.shape[1]), "metric.infidelity",
+            f"maps of 1 channel or the {input.shape[1]} of the network's input", relevance.shape[1],
+        )  # fmt: skip
 
         def score(sample: Int64[Tensor, " n"], step: Int64[Tensor, " n"]) -> Float[Tensor, "n 2"]:
             images = replace(batch.image[sample], (square == step[:, None, None])[:, None], sample)

@@ -40,7 +40,7 @@ def _standard(values: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
 
 def spearman(first: Maps, second: Maps) -> Float[Tensor, " batch"]:
     """Spearman's rank correlation of the pixels, in [-1, 1]; NaN where a map is constant or not finite."""
-    finite = (first + second).flatten(1).isfinite().all(1)
+    finite = (first.isfinite() & second.isfinite()).all((1, 2))
     correlation = pearson(average_ranks(first.flatten(1)), average_ranks(second.flatten(1)))
     return correlation.where(finite, torch.nan)
 

@@ -197,6 +197,14 @@ def test_a_map_whose_sum_over_channels_no_float_holds_is_undefined(metric, name,
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
+def test_infidelity_takes_maps_of_pixels_and_tells_channels_that_the_input_has_not():
+    pixels = explained(built("infidelity"), Broken(lambda maps: maps.sum(1, keepdim=True)))["infidelity"]
+    repeated = explained(built("infidelity"), Broken(lambda maps: maps.sum(1, keepdim=True).expand(-1, 3, -1, -1)))
+    torch.testing.assert_close(pixels, repeated["infidelity"])
+    with pytest.raises(UserError, match=r"^metric\.infidelity: expected maps of 1 channel or the 3 of .*, got 6\.$"):
+        explained(built("infidelity"), Broken(lambda maps: maps.repeat(1, 2, 1, 1)))
+
+
 @pytest.mark.parametrize("name", EXPLAINING)
 def test_a_further_map_of_another_shape_stops_the_run(metric, name):
     with pytest.raises(UserError, match=r"^method: expected a float tensor .* of shape \(9, 3, 1, 1\)"):

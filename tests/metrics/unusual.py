@@ -60,7 +60,7 @@ def batch_of_kinds(classes=3):
     relevance, region = random.clone(), torch.zeros(len(KINDS), SIDE, SIDE, dtype=torch.bool)
     region[:, 3:9, 4:12] = True
     changes = {
-        "one pixel": torch.eye(SIDE * SIDE)[40].view(SIDE, SIDE), "huge": 1e200 * random[0], "tiny": 1e-200 * random[0],
+        "one pixel": torch.eye(SIDE * SIDE)[40].view(SIDE, SIDE), "huge": 1e305 * random[0], "tiny": 1e-200 * random[0],
         "negative": -random[0].abs() - 1, "constant": torch.tensor(0.3), "zero": torch.tensor(0.0),
     }  # fmt: skip
     for kind, value in changes.items():

@@ -58,6 +58,7 @@ def _matrix(axes: Axes, metrics: Sequence[str], agreement: Sequence[Agreement]) 
         first, second = sorted((metrics.index(row.metric), metrics.index(row.other)))
         tau[first, second] = row.tau
         tau[second, first] = np.nan if row.tau_per_image is None else row.tau_per_image
+    axes.set_facecolor("0.85")  # where nothing is told, as white is a number
     axes.imshow(tau, cmap=RELEVANCE, vmin=-1, vmax=1)
     _numbers(axes, tau)
     names = [words(metric) for metric in metrics]
