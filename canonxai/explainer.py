@@ -203,22 +203,22 @@ class Explainer(LightningModule):
         input: Float[Tensor, "batch channels height width"],
         target: Int64[Tensor, " batch"],
         sample_id: Int64[Tensor, " batch"],
-    ) -> Float[Tensor, "batch channels height width"]:
+    ) -> Float[Tensor, "batch map_channels height width"]:
         return self._maps(self._query(input, target, sample_id), self.canonizers)
 
-    def _maps(self, query: Query, canonizers: Sequence[Canonizer] = ()) -> Float[Tensor, "n channels height width"]:
+    def _maps(self, query: Query, canonizers: Sequence[Canonizer] = ()) -> Float[Tensor, "n map_channels height width"]:
         def compute(rows: slice) -> Tensor:
             input, target, sample_id = query.input[rows], query.target[rows], query.sample_id[rows]
             return self._some_maps(replace(query, input=input, target=target, sample_id=sample_id), canonizers)
 
         return self.maps_at_once.rows(compute, len(query.input))
 
-    def _some_maps(self, query: Query, canonizers: Sequence[Canonizer]) -> Float[Tensor, "n channels height width"]:
+    def _some_maps(self, query: Query, canonizers: Sequence[Canonizer]) -> Float[Tensor, "n map_channels height width"]:
         maps = self.method(query, canonizers)
         check_maps(self.name, maps, query.input)
         return maps.to(query.input.dtype)  # in which metrics ask for further ones
 
-    def _original(self, query: Query) -> Float[Tensor, "batch channels height width"]:
+    def _original(self, query: Query) -> Float[Tensor, "batch map_channels height width"]:
         key = (*query.sample_id.tolist(), str(query.input.device))
         return self.originals.get(key, lambda: self._maps(query), keep=bool(self.canonizers))
 

@@ -54,7 +54,7 @@ class Method:
 
     def __call__(
         self, query: Query, canonizers: Sequence[Canonizer] = ()
-    ) -> Float[Tensor, "batch channels height width"]:
+    ) -> Float[Tensor, "batch map_channels height width"]:
         """The attribution of the target's logit to each input value.
 
         Floats of the images' batch, height and width; there may be another number of channels, which are summed.

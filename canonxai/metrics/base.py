@@ -49,13 +49,13 @@ class Explanation:
     mask: Bool[Tensor, "batch height width"]
     target: Int64[Tensor, " batch"]
     logits: Float[Tensor, "batch classes"]
-    attribution: Float[Tensor, "batch channels height width"]
-    original: Float[Tensor, "batch channels height width"] | None
+    attribution: Float[Tensor, "batch map_channels height width"]
+    original: Float[Tensor, "batch map_channels height width"] | None
     predict: Callable[[Real[Tensor, "n channels height width"]], Float[Tensor, "n classes"]]
     normalize: Normalization
     explain: Callable[
         [Float[Tensor, "n channels height width"], Int64[Tensor, " n"], Int64[Tensor, " n"]],
-        Float[Tensor, "n channels height width"],
+        Float[Tensor, "n map_channels height width"],
     ]
     network: nn.Module
     batch_size: BatchSize
