@@ -19,6 +19,7 @@ from canonxai.determinism import deterministic
 from canonxai.errors import UserError, check
 from canonxai.explainer import Explainers
 from canonxai.metrics import columns_of
+from canonxai.models.checkpoint import weights_hash
 from canonxai.models.labels import LabelCheck
 from canonxai.objective import check_objective
 from canonxai.parallel import Processes, Share, parent
@@ -99,7 +100,8 @@ def compute(cells: Sequence[tuple[DictConfig, Path]], names: Mapping[Path, str])
         if is_lead:
             for _, folder in cells:
                 stack.enter_context(locked(folder, f"shard-{share.index + 1}-of-{share.count}"))
-        outputs = [CellOutput(cfg, folder, names[folder], metrics, data, len(cells)) for cfg, folder in cells]
+        about = metrics, data, len(cells), weights_hash(explainers[0].explained)
+        outputs = [CellOutput(cfg, folder, names[folder], *about) for cfg, folder in cells]
         if is_lead:
             for output, explainer in zip(outputs, explainers, strict=True):
                 output.begin(explainer)

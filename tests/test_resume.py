@@ -17,6 +17,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from safetensors.torch import save_file
 
 from canonxai.config import CONF
 from canonxai.determinism import CUBLAS, deterministic
@@ -30,7 +31,7 @@ from canonxai.signals import Interrupted, heeded
 from canonxai.targets import ENVIRONMENT, allow
 from tests.conftest import ROOT
 from tests.killed import results
-from tests.tiny import CELL, Images
+from tests.tiny import CELL, Images, network
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -180,6 +181,31 @@ def test_other_settings_are_refused_by_name(cell, broken_off, tmp_path):
     assert cell("data.batch_size=7", "run.resume=false", "seed=3", name="other")["images"] == 12
     with pytest.raises(UserError, match="run.resume: expected true with data.shard"):
         cell("run.resume=false", "data.shard=1/2", name="other")
+
+
+CHANGED = {
+    "weights": r"model: expected weights as in .*cell', where parts are kept, [0-9a-f]{16}, got '[0-9a-f]{16}'\.",
+    "images": r"data: expected images as in .*, 14, got 13\.",
+    "maps": r"save_maps: expected maps as in .*, 3, got 1\. Choose another folder",
+}
+
+
+@pytest.mark.parametrize("what", CHANGED)
+def test_parts_of_other_weights_images_or_maps_are_refused(cell, broken_off, tmp_path, monkeypatch, what):
+    """Files of weights and of annotations may change, though their names do not."""
+    checkpoint = tmp_path / "weights.safetensors"
+    weights = network().state_dict()
+    save_file(weights, checkpoint)
+    broken_off(2, f"model.checkpoint={checkpoint}")
+    before = {path: path.read_bytes() for path in (tmp_path / "cell" / "parts").glob("*.*")}
+    if what == "weights":
+        save_file({name: 2 * value for name, value in weights.items()}, checkpoint)
+    elif what == "images":
+        monkeypatch.setattr(Images, "__len__", lambda self: 13)
+    changes = ["save_maps=1"] if what == "maps" else []
+    with pytest.raises(UserError, match=CHANGED[what]):
+        cell(f"model.checkpoint={checkpoint}", *changes)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "cell" / "parts").glob("*.*")}
 
 
 def test_a_damaged_config_is_told(cell, tmp_path):

@@ -1,5 +1,6 @@
 """Weights from and to files that cannot run code: safetensors, or a state dict read with ``weights_only=True``."""
 
+import hashlib
 import pickle
 from pathlib import Path
 from typing import Any
@@ -86,3 +87,12 @@ def read_metadata(path: Path) -> dict[str, str]:
     """What :func:`save_weights` recorded: accuracy, seed and recipe."""
     with safe_open(path, framework="pt") as file:
         return dict(file.metadata() or {})
+
+
+def weights_hash(model: nn.Module) -> str:
+    """16 hexadecimal digits that two models share only if their states are equal to the bit."""
+    hashed = hashlib.blake2b(digest_size=8)
+    for name, value in model.state_dict().items():
+        hashed.update(name.encode())
+        hashed.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return hashed.hexdigest()

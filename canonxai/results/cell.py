@@ -38,6 +38,7 @@ class Plan:
         batch_size: images in each.
         images: in all of them, those that cannot be read included.
         maps: how many are kept.
+        weights: a hash of the network's.
         excluded: what the data set left out from the beginning.
     """
 
@@ -47,12 +48,28 @@ class Plan:
     batch_size: int
     images: int
     maps: int
+    weights: str
     excluded: list[tuple[Any, ...]] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
         """Puts it beside the parts."""
         with writing(folder), durable(folder / "parts" / FILE) as file:
             file.write(json.dumps(asdict(self)).encode())
+
+    def check_parts(self, folder: Path) -> None:
+        """Compares it with that of the parts that are there, of which settings are not all: a file may have changed.
+
+        Raises:
+            UserError: if they are of other weights, or of another number of images or maps.
+        """
+        try:
+            before = Plan.read(folder)
+        except (OSError, ValueError, TypeError):  # not there, or damaged
+            return
+        for argument, key in {"model": "weights", "data": "images", "save_maps": "maps"}.items():
+            there, here = getattr(before, key), getattr(self, key)
+            hint = "Choose another folder or study, or run.resume=false to compute all anew."
+            check(there == here, argument, f"{key} as in {str(folder)!r}, where parts are kept, {there}", here, hint)
 
     @staticmethod
     def read(folder: Path) -> "Plan":
@@ -84,6 +101,7 @@ def finish(store: Store, plan: Plan) -> dict[str, Any]:
         "seconds": seconds,
         "images_per_second": plan.images / seconds,
         **joined(store.sessions()),
+        "weights": plan.weights,
         "folder": str(store.folder),
     }
     form = summary["evaluation"]

@@ -65,10 +65,18 @@ class CellOutput:
         metrics: what is computed.
         data: the samples.
         together: how many cells are computed at once.
+        weights: a hash of the network's.
     """
 
     def __init__(
-        self, cfg: DictConfig, folder: Path, name: str, metrics: dict[str, Metric], data: DataModule, together: int
+        self,
+        cfg: DictConfig,
+        folder: Path,
+        name: str,
+        metrics: dict[str, Metric],
+        data: DataModule,
+        together: int,
+        weights: str,
     ) -> None:
         self.cfg, self.folder, self.data = cfg, folder, data
         self.logger: Logger | None = None
@@ -85,11 +93,17 @@ class CellOutput:
         self.writer = StoreWriter(self.store, cfg.save_maps, together)
         about = {**described(cfg, name), "together": together}
         excluded = [dataclasses.astuple(entry) for entry in getattr(data.dataset, "excluded", ())]
-        images = len(data.dataset)
-        self.plan = Plan(about, columns, data.batches, data.batch_size, images, cfg.save_maps, excluded)
+        sizes = data.batches, data.batch_size, len(data.dataset)
+        self.plan = Plan(about, columns, *sizes, cfg.save_maps, weights, excluded)
 
     def begin(self, explainer: Explainer) -> None:
-        """Writes what is known before anything is computed."""
+        """Writes what is known before anything is computed.
+
+        Raises:
+            UserError: if there are parts of other weights, images or maps, or the folder cannot be written to.
+        """
+        if self.store.done:
+            self.plan.check_parts(self.folder)
         with writing(self.folder), durable(self.folder / "config.yaml") as file:
             file.write(OmegaConf.to_yaml(self.cfg, resolve=True).encode())
         self.plan.write(self.folder)
