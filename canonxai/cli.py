@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from canonxai.config import CONF, register
-from canonxai.errors import UserError, conversion
+from canonxai.errors import UserError, conversion, printable
 from canonxai.hydra_part import guard
 from canonxai.parallel import parent
 from canonxai.report.callback import report_pending
@@ -59,7 +59,7 @@ def command(main: Callable[[], Any]) -> Callable[[], Any]:
             print(f"error: hydra/launcher: {error}", file=sys.stderr)
             sys.exit(1)
         except MISTAKES as error:
-            print(f"error: {message(error)}", file=sys.stderr)
+            print(f"error: {printable(message(error))}", file=sys.stderr)
             report_pending()  # of the cells that did not fail
             sys.exit(1)
         except ValueError as error:

@@ -257,11 +257,11 @@ _NO_SETTINGS_OF = {
 }
 
 
-def state(cfg: DictConfig) -> str:
+def state(cfg: Mapping[str, Any]) -> str:
     """``original``, ``canonized``, or which part of the canonizer was applied, as ``merge_bn``."""
-    if not cfg.get("canonize", True) or cfg.canonizer is None:
+    if not cfg.get("canonize", True) or cfg["canonizer"] is None:
         return "original"
-    parts = cfg.canonizer.get("parts")
+    parts = cfg["canonizer"].get("parts")
     return "canonized" if parts is None else "+".join(parts) or "no_parts"
 
 

@@ -12,6 +12,15 @@ class UserError(Exception):
     """A mistake of the user, told in one line: the argument, what was expected, what was got, what to do."""
 
 
+def printable(text: str, instead: str = "\ufffd") -> str:
+    """A text with something else for control characters, which command a terminal; lines stay lines.
+
+    >>> printable("\\x1b]0;title\\x07 a\\nb")
+    '\ufffd]0;title\ufffd a\\nb'
+    """
+    return "".join(character if character.isprintable() or character == "\n" else instead for character in text)
+
+
 def check(condition: bool, argument: str, expected: str, got: Any, hint: str = "") -> None:
     """Raises a :class:`UserError` in the project's form unless ``condition`` holds."""
     if not condition:
@@ -52,7 +61,7 @@ def told(main: Callable[[list[str] | None], None]) -> Callable[[list[str] | None
         except (UserError, OSError) as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
             return 1
         return 0
 

@@ -82,7 +82,8 @@ def check_hydra(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> None
         parent, _, last = key.rpartition(".")
         node = OmegaConf.select(cfg, parent)
         name = str(value_at(node, last)) if isinstance(node, DictConfig) and last in node else ""
-        if PurePath(name).is_absolute() or ".." in PurePath(name).parts or name == UNRESOLVED:
+        is_path = PurePath(name).is_absolute() or ".." in PurePath(name).parts
+        if is_path or not name.isprintable() or name == UNRESOLVED:
             raise UserError(f"{key}: expected a name, no path, got {name!r}.")
     for section in ("job_logging", "hydra_logging"):
         for leaf in leaves(OmegaConf.select(cfg, f"hydra.{section}"), f"hydra.{section}"):

@@ -1,18 +1,31 @@
 """What a run shows on the terminal while it goes on: images done, images per second, time left."""
 
 import sys
+from collections.abc import Iterator
 from multiprocessing import current_process
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.text import Text
+
+from canonxai.errors import printable
+
+
+class PrintableConsole(Console):
+    """A console to which texts, as names in a stranger's files, give no commands by control characters."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            # they have no width, and what lies beside them has its place already
+            yield segment if segment.control else Segment(printable(segment.text, instead=""), segment.style)
 
 
 def output_console(width: int = 120) -> Console:
     """The terminal, or a file of lines that are long enough for the tables."""
-    return Console(width=None if sys.stdout.isatty() else width)
+    return PrintableConsole(width=None if sys.stdout.isatty() else width)
 
 
 class ImagesPerSecond(ProgressColumn):

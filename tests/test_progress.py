@@ -8,8 +8,10 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
 
-from canonxai.progress import ImageProgress, ImagesPerSecond
+from canonxai.progress import ImageProgress, ImagesPerSecond, output_console
 
 MODULE = Mock(LightningModule)
 
@@ -79,3 +81,15 @@ def test_speed_is_images_over_seconds():
     progress.advance(task.id, 20)
     seconds = 100.0
     assert column.render(task).plain == "7.5 images/s"  # what it was at the end
+
+
+def test_a_text_gives_a_terminal_no_commands(monkeypatch):
+    file = io.StringIO()
+    console = output_console()
+    monkeypatch.setattr(console, "file", file)
+    table = Table(title=Text("\x1b]0;title\x07"))
+    table.add_row(Text("\x1b[2Ja row of the table"))
+    console.print(table)
+    console.print(Text("\x9b2Jline\nnext"))
+    assert not {"\x1b", "\x07", "\x9b"} & set(file.getvalue())
+    assert all(text in file.getvalue() for text in ("title", "a row of the table", "line\nnext\n"))

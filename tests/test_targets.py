@@ -63,7 +63,7 @@ ATTACKS = {
     ),
     "commands of a name": (
         'defaults: [override /hydra/launcher: slurm]\nhydra: {job: {name: "x\\ntouch imported"}}',
-        "hydra.launcher.name: expected printable text on one line",
+        r"hydra.job.name: expected a name, no path, got 'x\ntouch imported'",
     ),
     "search space": (
         "hydra: {sweeper: {search_space: {+hydra.job.env_set.X: {type: categorical, choices: [1]}}}} # sampler",

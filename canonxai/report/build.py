@@ -40,6 +40,8 @@ def build_report(
     report = Report(read_study(folders), Statistics(options.test, options.resample), claims)
     inside = [folder for folder in (output, *output.parents) if _is_cell(folder)]
     check(not inside, "output", "a folder that is no cell's", str(output), "Choose another one by --output.")
+    links = [str(folder) for folder in (output, output / "figures") if folder.is_symlink()]
+    check(not links, "output", "a folder, as a link may lead anywhere", links, "Remove it, or choose one by --output.")
     with write_errors(
         lambda reason: (
             f"output: expected to write to {str(output)!r}, got: {reason}. "

@@ -13,6 +13,7 @@ from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +21,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 from jaxtyping import Float, Int64, Shaped
-from omegaconf import OmegaConf
 
 from canonxai.config import TOGETHER, differing_keys, flat, result_settings, state
+from canonxai.data.images import MAX_PIXELS
 from canonxai.errors import UserError
 from canonxai.results.cell import FILE, Plan, merge
 from canonxai.results.store import COLUMNS
@@ -160,12 +161,16 @@ class Cell:
         if not self._has_maps:
             return ""
         try:
-            maps = self._read_maps()
-            n, _, height, width = maps["image"].shape
+            shapes = self._shapes_of_maps()
+            n, _, height, width = shapes["image"]
+            _expect(height * width <= MAX_PIXELS, f"{height} x {width} pixels are more than {MAX_PIXELS}")
+            _expect(n <= len(self.sample_id), f"there are {n} images of {len(self.sample_id)} samples")
             for name in ("box", "heatmap"):
-                _expect(maps[name].shape == (n, height, width), f"the images and the {name} have other shapes")
+                _expect(shapes[name] == (n, height, width), f"the images and the {name} have other shapes")
             for name in ("sample_id", "label"):
-                _expect(maps[name].shape == (n,), f"there are {n} images, but another number of {name}")
+                _expect(shapes[name] == (n,), f"there are {n} images, but another number of {name}")
+            maps = self._read_maps()
+            _ = [maps[name].shape for name in shapes]
             _expect(np.isin(maps["sample_id"], self.sample_id).all(), "they are of other samples")
         except Exception as error:  # whatever a damaged file makes its reader raise
             return _damage(self.folder / "maps.npz", error)
@@ -179,6 +184,16 @@ class Cell:
         maps: Mapping[str, Shaped[np.ndarray, "..."]]
         maps = np.load(io.BytesIO((self.folder / "maps.npz").read_bytes()), allow_pickle=False)
         return maps
+
+    def _shapes_of_maps(self) -> dict[str, tuple[int, ...]]:
+        """As their headers tell, before anything has to fit into memory."""
+        shapes = {}
+        with ZipFile(self.folder / "maps.npz") as archive:
+            for name in archive.namelist():
+                with archive.open(name) as file:
+                    np.lib.format.read_magic(file)
+                    shapes[name.removesuffix(".npy")] = np.lib.format.read_array_header_1_0(file)[0]
+        return shapes
 
     @cached_property
     def _numbers(self) -> pa.Table:
@@ -338,7 +353,7 @@ def read_cell(folder: Path) -> Cell | Problem:
             return Problem("incomplete", name, f"has no {file}; run the same command again", _place(folder))
     try:
         path = folder / "config.yaml"
-        settings = yaml.load(path.read_text(), SAFE_LOADER)
+        settings = _settings(path)
         _ = Cell(folder, settings, {}).is_original, result_settings(settings)
         path = folder / "summary.json"
         cell = Cell(folder, settings, json.loads(path.read_text()))
@@ -348,6 +363,14 @@ def read_cell(folder: Path) -> Cell | Problem:
     except Exception as error:  # whatever a damaged file makes its reader raise
         return Problem("damaged", name, _damage(path, error), _place(folder))
     return cell
+
+
+def _settings(path: Path) -> Any:
+    """A recorded config as it stands: no value refers to a variable, or, many times over, to other values."""
+    text = path.read_text()
+    is_alias = (isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, SAFE_LOADER))
+    _expect("*" not in text or not any(is_alias), "aliases, which no recorded config has")
+    return yaml.load(text, SAFE_LOADER)
 
 
 class _DamageError(Exception):
@@ -369,9 +392,10 @@ def _damage(path: Path, error: Exception) -> str:
 def _place(folder: Path) -> Place | None:
     """Which place of the grid a cell was meant for, whatever came of it."""
     try:
-        cfg: Any = OmegaConf.load(folder / "config.yaml")
-        is_original = Cell(folder, cfg, {}).is_original
-        return cfg.data.name, cfg.model.name, cfg.method.name, "original" if is_original else state(cfg)
+        settings = _settings(folder / "config.yaml")
+        is_original = Cell(folder, settings, {}).is_original
+        data, model, method = (str(settings[group]["name"]) for group in ("data", "model", "method"))
+        return data, model, method, "original" if is_original else state(settings)
     except Exception:  # as it is damaged, too
         return None
 

@@ -22,6 +22,7 @@ from markupsafe import Markup
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
+from canonxai.files import durable
 from canonxai.metrics.distance import cosine_distance
 from canonxai.report.cells import Cell, Pair, Study
 from canonxai.report.comparison import ALPHA, Comparison, columns, count_tests
@@ -69,7 +70,8 @@ def write_html(report: Report, path: Path, figures: Sequence[Path] = ()) -> None
         alpha=ALPHA,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8", errors="backslashreplace")
+    with durable(path) as file:
+        file.write(page.encode(errors="backslashreplace"))
 
 
 def _sources(environment: Environment) -> dict[str, str]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from canonxai.files import durable
 from canonxai.report.claims import flat
 from canonxai.report.comparison import Comparison, Result
 from canonxai.report.reliability import Agreement, Floor, Variance
@@ -36,17 +37,21 @@ def write_tables(report: Report, folder: Path) -> None:
     if front := front_rows(report.study):
         tables["pareto"] = _front_table(front)
     for name, table in tables.items():
-        pq.write_table(table, folder / f"{name}.parquet")
-        pa.csv.write_csv(table, folder / f"{name}.csv")
+        with durable(folder / f"{name}.parquet") as parquet, durable(folder / f"{name}.csv") as csv:
+            pq.write_table(table, parquet)
+            pa.csv.write_csv(table, csv)
     answers = [(a.name, a.text, a.verdict.value, a.figures) for a in report.answers]
     texts = {
-        "results": longtable("lllllllrrrrrr", RESULTS, [[getattr(row, c) for c in RESULTS] for row in report.results]),
-        "comparison": latex(report),
-        "claims": longtable("lp{6cm}lp{6cm}", ["claim", "text", "verdict", "figures"], answers),
+        "results.tex": longtable(
+            "lllllllrrrrrr", RESULTS, [[getattr(row, c) for c in RESULTS] for row in report.results]
+        ),
+        "comparison.tex": latex(report),
+        "comparison.md": markdown(report),
+        "claims.tex": longtable("lp{6cm}lp{6cm}", ["claim", "text", "verdict", "figures"], answers),
     }
     for name, text in texts.items():
-        (folder / f"{name}.tex").write_text(text)
-    (folder / "comparison.md").write_text(markdown(report))
+        with durable(folder / name) as file:
+            file.write(text.encode())
 
 
 _CLAIMS = "claim text claim_verdict claim_figures network method metric verdict figures"

@@ -6,6 +6,7 @@ They are kept with the results of their batch, packed, until the cell is complet
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from canonxai.data import Batch
+from canonxai.files import durable
 from canonxai.metrics.similarity import rescaled
 
 COLUMNS = 8  #: pairs of image and map in a row
@@ -49,12 +51,13 @@ def write_maps(folder: Path, packed: Sequence[bytes]) -> None:
         return
     rows = [dict(np.load(io.BytesIO(content), allow_pickle=False)) for content in packed]
     maps = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    np.savez_compressed(folder / "maps.npz", allow_pickle=False, **maps)
-    draw_maps(folder / "maps.png", maps["image"], maps["box"], maps["heatmap"])
+    with durable(folder / "maps.npz") as npz, durable(folder / "maps.png") as png:
+        np.savez_compressed(npz, allow_pickle=False, **maps)
+        draw_maps(png, maps["image"], maps["box"], maps["heatmap"])
 
 
 def draw_maps(
-    path: Path,
+    file: IO[bytes],
     image: UInt8[np.ndarray, "n 3 height width"],
     box: Bool[np.ndarray, "n height width"],
     heatmap: Float[np.ndarray, "n height width"],
@@ -75,4 +78,4 @@ def draw_maps(
             axes[row, column].contour(box[index], levels=[0.5], colors="yellow", linewidths=1)
         limit = np.abs(heatmap[index]).max() or 1.0
         axes[row + 1, column].imshow(heatmap[index], cmap="seismic", vmin=-limit, vmax=limit)
-    figure.savefig(path, dpi=100)
+    figure.savefig(file, format="png", dpi=100)

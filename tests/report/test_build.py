@@ -112,6 +112,30 @@ def test_a_report_that_cannot_be_written_is_told_with_what_to_do(tmp_path, capsy
         assert files(cell) == before
 
 
+def test_a_stranger_s_links_have_nothing_written_elsewhere(study, tmp_path):
+    mine, output = tmp_path / "mine.txt", tmp_path / "report"
+    mine.write_text("mine")
+    names = ["report.html", "results.csv", "results.parquet", "claims.tex", "comparison.md", "figures/localization.png"]
+    (output / "figures").mkdir(parents=True)
+    for name in names:
+        (output / name).symlink_to(mine)
+    report([str(study), "--output", str(output)])
+    assert mine.read_text() == "mine"
+    assert all((output / name).is_file() and not (output / name).is_symlink() for name in names)
+
+
+@pytest.mark.parametrize("name", ["report", "report/figures"])
+def test_a_link_is_no_output(study, tmp_path, capsys, name):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).symlink_to(tmp_path / "elsewhere")
+    assert report([str(study), "--output", str(tmp_path / "report")]) == 1
+    assert (
+        f"output: expected a folder, as a link may lead anywhere, got ['{tmp_path / name}']" in capsys.readouterr().err
+    )
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_variants_states_and_data_are_told_apart_in_the_terminal(tmp_path, capsys):
     for seed in (0, 1):
         for canonize, value in ((False, 0.2), (True, 0.3 + 0.1 * seed)):

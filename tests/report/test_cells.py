@@ -3,11 +3,13 @@
 import json
 import shutil
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from canonxai.errors import UserError
 from canonxai.report.cells import read_cell, read_study
@@ -178,6 +180,7 @@ DAMAGES = {
     "json without metrics": in_summary(lambda s: s.pop("metrics")),
     "garbage yaml": write("config.yaml", "a: ["),
     "empty yaml": write("config.yaml", ""),
+    "yaml of aliases": write("config.yaml", "a: &a [1]\nb: [*a, *a]\n"),
     "yaml without data": write("config.yaml", "canonize: true\ncanonizer: {}\nperturbation: {}"),
 }
 FILES = {"json": "summary.json", "yaml": "config.yaml"}
@@ -207,7 +210,20 @@ def in_maps(change):
     return damage
 
 
+def pixels_of_a_header_alone(cell):
+    """40,000 x 40,000 images, which no memory has to hold, as there is nothing behind the header."""
+    maps = dict(np.load(cell / "maps.npz"))
+    np.savez(cell / "maps.npz", **maps)
+    with ZipFile(cell / "maps.npz", "w") as archive:
+        for name in maps:
+            shape = (1,) if name in ("sample_id", "label") else (1, *(3,) * (name == "image"), 40_000, 40_000)
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
 DAMAGED_MAPS = {
+    "pixels for which there is no memory": pixels_of_a_header_alone,
+    "more maps than samples": in_maps(lambda maps: {name: np.concatenate([maps[name]] * 30) for name in maps}),
     "garbage npz": write("maps.npz", "no zip"),
     "truncated npz": cut_maps,
     "npz without maps": lambda cell: np.savez(cell / "maps.npz", sample_id=np.arange(2)),
@@ -231,11 +247,31 @@ def test_damaged_maps_are_told_and_lost_alone(tmp_path, damage):
     assert pair.canonized.maps is None and pair.original.maps is not None
 
 
+def test_large_maps_are_told_from_their_header(tmp_path):
+    _, broken = write_pair(tmp_path, maps=True)
+    pixels_of_a_header_alone(broken)
+    (told,) = problems(read_study([tmp_path]))
+    assert "maps.npz: 40000 x 40000 pixels are more than 100000000" in told.reason
+
+
 def test_many_cells_with_maps_hold_no_files_open(tmp_path):
     study = read_study([write_study(tmp_path, models=["resnet18"], maps=2)])
     assert all(cell.maps["heatmap"].shape == (2, 64, 64) for cell in study.cells)
     opened = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
     assert not [path for path in opened if path.endswith("maps.npz")]
+
+
+def test_a_stranger_s_config_reads_no_variables(tmp_path, monkeypatch):
+    monkeypatch.setenv("PASSWORD_OF_MINE", "geheim")
+    write_pair(tmp_path)
+    broken = write_cell(tmp_path, method="ebp")
+    name = "${oc.env:PASSWORD_OF_MINE}"
+    settings = yaml.safe_load((broken / "config.yaml").read_text()) | {"data": {"name": name}}
+    (broken / "config.yaml").write_text(yaml.safe_dump(settings))
+    (broken / "summary.json").unlink()
+    study = read_study([tmp_path])
+    assert any(name in problem.cell for problem in problems(study, "missing"))
+    assert "geheim" not in repr(study)
 
 
 def test_a_folder_that_does_not_exist_is_told(tmp_path):

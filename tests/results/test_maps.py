@@ -85,7 +85,8 @@ def picture(tmp_path):
         n, height, width = heatmaps.shape
         images = np.zeros((n, 3, height, width), np.uint8) if images is None else images
         boxes = np.zeros((n, height, width), bool) if boxes is None else boxes
-        draw_maps(tmp_path / "maps.png", images, boxes, heatmaps)
+        with (tmp_path / "maps.png").open("wb") as file:
+            draw_maps(file, images, boxes, heatmaps)
         pixels = read(tmp_path)
         rows, columns = pixels.shape[0] // CELL, pixels.shape[1] // CELL
         return pixels.reshape(rows, CELL, columns, CELL, 3).swapaxes(1, 2)

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from canonxai.files import durable
+
 #: of Okabe and Ito's palette, a light and a dark one; hatches and markers say the same without colour
 ORIGINAL, CANONIZED = "#E69F00", "#0072B2"
 #: for models or what else is compared
@@ -19,8 +21,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 def save(figure: Figure, path: Path) -> None:
     """Writes ``path.pdf`` (the same bytes for the same figure) and ``path.png``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(f"{path}.pdf", metadata={"CreationDate": None}, bbox_inches="tight")
-    figure.savefig(f"{path}.png", dpi=150, bbox_inches="tight")
+    with durable(Path(f"{path}.pdf")) as pdf, durable(Path(f"{path}.png")) as png:
+        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None}, bbox_inches="tight")
+        figure.savefig(png, format="png", dpi=150, bbox_inches="tight")
 
 
 def intervals(
