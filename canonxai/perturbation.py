@@ -85,9 +85,12 @@ def ranks(
         scores: attribution of each region; any strictly monotone transform gives the same ranks.
         ties: an order of the regions that does not depend on the scores.
     """
-    by_ties = ties.argsort(dim=1, stable=True)
-    shuffled = scores.flatten(1).gather(1, by_ties)
-    order = by_ties.gather(1, shuffled.argsort(dim=1, descending=True, stable=True))
+    values, order = scores.flatten(1).sort(dim=1, descending=True, stable=True)
+    tied = (values[:, 1:] == values[:, :-1]).any(1)
+    if tied.any():  # few maps need another sort
+        by_ties = ties[tied].argsort(dim=1, stable=True)
+        shuffled = scores[tied].flatten(1).gather(1, by_ties)
+        order[tied] = by_ties.gather(1, shuffled.argsort(dim=1, descending=True, stable=True))
     position = torch.arange(order.shape[1], device=order.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, position).view_as(scores)
 
