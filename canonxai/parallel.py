@@ -65,16 +65,19 @@ def devices_of(accelerator: str, devices: Any) -> list[int]:
     """The devices that ``trainer.devices`` stands for, one a process: a number, a list of GPUs, or all for ``auto``.
 
     Raises:
-        UserError: if it stands for none.
+        UserError: if it stands for none, or for more than the machine has GPUs or cores.
     """
     import torch
 
     is_cpu = accelerator == "cpu"
+    there = (os.cpu_count() or 1) if is_cpu else torch.cuda.device_count()
     if devices in ("auto", -1, "-1"):
-        devices = 1 if is_cpu else torch.cuda.device_count()
+        devices = 1 if is_cpu else there
     chosen = list(range(devices)) if isinstance(devices, int) else devices
     is_right = isinstance(chosen, list) and len(chosen) > 0 and all(isinstance(number, int) for number in chosen)
     check(is_right, "trainer.devices", "a number >= 1, a list of GPUs, or auto", devices)
+    unit = "cores" if is_cpu else "GPUs"
+    check(len(chosen) <= there, "trainer.devices", f"at most the {there} {unit} of this machine", devices)
     return list(chosen)
 
 

@@ -1,5 +1,7 @@
 """Which devices a config chooses, without any being there."""
 
+import os
+
 import pytest
 import torch
 
@@ -34,6 +36,15 @@ def test_a_gpu_is_taken_where_there_is_one_and_a_process_gets_one_device(
     cfg = config(*overrides)
     assert choose_devices(cfg) == devices
     assert (cfg.trainer.accelerator, cfg.trainer.devices) == (accelerator, first)
+
+
+@pytest.mark.parametrize("accelerator, has", [("cpu", "3 cores"), ("cuda", "2 GPUs")])
+def test_no_more_processes_are_started_than_the_machine_bears(config, gpus, monkeypatch, accelerator, has):
+    gpus(2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    cfg = config("trainer=ddp", f"trainer.accelerator={accelerator}", "trainer.devices=5000")
+    with pytest.raises(UserError, match=f"^trainer.devices: expected at most the {has} of this machine, got 5000"):
+        choose_devices(cfg)
 
 
 def test_a_gpu_that_is_not_there_is_told(config, gpus):
