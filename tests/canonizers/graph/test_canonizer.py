@@ -288,6 +288,31 @@ def test_a_quantised_network_is_refused():
         GraphCanonizer().apply(model.eval())
 
 
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile, lambda m: nn.Sequential(nn.DataParallel(m))])
+def test_a_network_in_a_wrapper_is_refused(wrap):
+    """torch.fx looks into none, and its BatchNorms would be told to be unused."""
+    model, _ = built(LEFT["padded"])
+    with pytest.raises(UserError, match="a network by itself, got .* in a .*_orig_mod"):
+        GraphCanonizer().apply(wrap(model).eval())
+
+
+def test_a_network_prepared_for_quantisation_is_refused():
+    stub = type("QuantStub", (nn.Module,), {"__module__": "torch.ao.quantization.stubs"})
+    with pytest.raises(UserError, match="quantised QuantStub"):
+        GraphCanonizer().apply(nn.Sequential(stub(), conv()).eval())
+
+
+def test_what_nothing_uses_is_told_to_be_unused():
+    def run(m: Network, x: Tensor) -> Tensor:
+        y = m.conv(x)
+        m.bn(y).tanh()
+        return y
+
+    model, _ = built(lambda: Network(run, conv=conv(), bn=bn(6)))
+    (batch_norm, tanh, _) = rewrites(model, GraphCanonizer())
+    assert batch_norm.action == tanh.action == "unused"
+
+
 @pytest.mark.parametrize("parts", [["add"], ["sum", "sum"]])
 def test_unknown_parts_are_refused(parts):
     with pytest.raises(UserError, match=r"^canonizer\.parts: expected .* merge_bn, modules, sum, gate, got \["):
