@@ -6,7 +6,6 @@ how much relevance it conserves, and how far the logits of both forms are apart.
 
 import dataclasses
 import json
-import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -38,11 +37,11 @@ from canonxai.config import Method as MethodSchema
 from canonxai.data import Excluded, LocalizationDataset
 from canonxai.errors import check
 from canonxai.models.build import build_network
+from canonxai.models.labels import is_zero
 from canonxai.models.normalization import Normalization
 from canonxai.progress import output_console
 from canonxai.results.store import writing
 
-log = logging.getLogger(__name__)
 #: operations that only select, move or keep values: their gradient hands relevance on as any rule would
 # fmt: off
 MOVING = (
@@ -160,8 +159,7 @@ def audit(cfg: DictConfig, folder: Path, console: Console) -> dict[str, Any]:
     with torch.no_grad():
         logits = model(input)
     target = logits.argmax(1)
-    if not logits.any():
-        log.warning("model: all logits are 0, as those of an untrained last layer, so their agreement proves nothing")
+    is_zero(logits)
     query = Query(model, input, target, low, high, torch.arange(len(images)), cfg.seed)
     layers = audit_layers(method, query, [canonizer])
     rewrites = getattr(canonizer, "rewrites", ())

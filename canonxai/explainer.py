@@ -21,6 +21,7 @@ from canonxai.memo import OriginalMaps
 from canonxai.metrics import Explanation, Metric, heatmap
 from canonxai.metrics.base import check_finite
 from canonxai.models.evaluator import Evaluator
+from canonxai.models.labels import is_zero
 from canonxai.models.normalization import Normalization
 from canonxai.models.precision import tf32
 
@@ -105,7 +106,7 @@ class Explainer(LightningModule):
         self.originals = originals or OriginalMaps(memory=0)
         # a whole batch, or what of it fits into memory, which for maps is less than for logits
         self.logits_at_once, self.maps_at_once = (BatchSize(sys.maxsize, "data.batch_size") for _ in range(2))
-        self.verified = 0
+        self.verified, self.is_zero = 0, False
         self.agreement = Agreements()
 
     @torch.no_grad()
@@ -118,6 +119,7 @@ class Explainer(LightningModule):
         image, evaluator = batch["image"], self.evaluator
         logits = self.logits_at_once.rows(lambda rows: evaluator(image[rows]), len(image))
         check_finite("model", "logits", logits, batch["sample_id"])
+        self.is_zero = self.is_zero or is_zero(logits)  # told once
         expected = self.outputs or max(int(batch["label"].max()) + 1, logits.shape[1])
         check(
             logits.shape[1] == expected, "model", f"{expected} outputs, one for each class", logits.shape[1],

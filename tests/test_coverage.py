@@ -30,7 +30,7 @@ DOCUMENTED = (Path(__file__).parent.parent / "docs" / "coverage.md").read_text()
 
 
 def check_exact(coverage: Coverage) -> None:
-    """The network's row in the docs has the same counts; differences are other roundings on other machines."""
+    """The network's row in the docs has the same counts, and differences of the same order: each machine rounds."""
     assert coverage.logits < 1e-12
     assert coverage.gradient < 1e-11
     assert coverage.restored
@@ -38,7 +38,9 @@ def check_exact(coverage: Coverage) -> None:
     at = next(i for i, line in enumerate(DOCUMENTED) if line.startswith(f"| {coverage.name} |"))
     assert DOCUMENTED[at].split("|")[:11] == row.split("|")[:11]
     assert not reason or DOCUMENTED[at + 1] == reason[0]
-    assert all(float(figure) < 1e-9 for figure in DOCUMENTED[at].split("|")[11:13])
+    documented, measured = (line.split("|")[11:] for line in (DOCUMENTED[at], row))
+    assert all(0.01 < float(documented[i]) / float(measured[i]) < 100 for i in (0, 1))
+    assert documented[2] == measured[2]
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -81,6 +83,9 @@ def test_networks_of_timm(name):
 def test_the_documented_table_is_of_these_networks():
     networks = [row.split("|")[1].strip() for row in DOCUMENTED if row.startswith("| ") and not row.startswith("| |")]
     assert networks[2:] == names((*FAMILIES, *TIMM))
+    figures = [row.split("|")[11:14] for row in DOCUMENTED if row.endswith(" to the bit |")]
+    assert len(figures) == len(networks[2:])
+    assert all(max(float(logits), float(gradient)) < 1e-11 for logits, gradient, _ in figures)
 
 
 def test_unknown_names_are_told(capsys):

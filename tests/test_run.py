@@ -7,12 +7,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from canonxai.canonizers.graph.affine import Affine, batch_norm_affine
 from canonxai.config import CONF
 from canonxai.data import DataModule, Sample
 from canonxai.errors import UserError
+from canonxai.models.checkpoint import WEIGHTS
 from canonxai.results.store import COLUMNS
 from canonxai.run import run
 
@@ -69,6 +71,16 @@ def test_the_values_stored_are_those_of_the_maps(cell, tmp_path):
     curves = np.array(samples["perturbation_curve"])
     np.testing.assert_allclose(curves[:, 0], samples["probability"])
     np.testing.assert_allclose((curves[:, :1] - curves[:, 1:]).mean(1), samples["input_perturbation"], rtol=1e-6)
+
+
+def test_a_last_layer_of_zeros_is_told_once(cell, tmp_path, caplog):
+    weights = load_file(WEIGHTS / "scenes_resnet18.safetensors")
+    save_file({k: v.float() * (not k.startswith("fc.")) for k, v in weights.items()}, tmp_path / "zero.safetensors")
+    samples, _ = cell(
+        "data.size=4", "data.batch_size=2", "canonize=true", f"model.checkpoint={tmp_path / 'zero.safetensors'}"
+    )
+    assert samples["relevance_max"] == [0] * 4
+    assert caplog.text.count("all logits are 0") == 1
 
 
 @pytest.mark.parametrize("method", ["lrp_eps_plus", "smoothgrad", "random"])

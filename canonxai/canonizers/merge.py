@@ -15,10 +15,11 @@ from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from zennit.canonizers import SequentialMergeBatchNorm
 from zennit.core import collect_leaves
 
-from canonxai.canonizers.graph.affine import batch_norm_affine, channels, fold
+from canonxai.canonizers.graph.affine import batch_norm_affine, channels, fold, obstacle
 from canonxai.errors import UserError
 
 
@@ -30,7 +31,8 @@ class ExactMergeBatchNorm(SequentialMergeBatchNorm):  # type: ignore[misc]
 
     Raises:
         UserError: on ``apply``, before anything is changed, if a BatchNorm is in training mode, has no running
-            statistics, has another number of features than the layer before it, or is one of several partners.
+            statistics, has another number of features than the layer before it, or is one of several partners; or if
+            one of the two does not compute what torch's own does.
     """
 
     def apply(self, root_module: nn.Module) -> list["ExactMergeBatchNorm"]:
@@ -82,6 +84,12 @@ def _check_mergeable(linear_name: str, linear: Any, name: str, batch_norm: Any) 
         problem = "a BatchNorm in evaluation mode, got one in training mode. Call model.eval() first"
     elif batch_norm.running_mean is None or batch_norm.running_var is None:
         problem = "a BatchNorm with running statistics, got one without. It cannot be merged: set canonize=false"
+    elif type(batch_norm).forward is not _BatchNorm.forward or "forward" in vars(batch_norm):
+        problem = f"a BatchNorm, got {type(batch_norm).__name__} with a forward pass of its own. Use canonizer=graph"
+    elif reason := obstacle(linear):
+        problem = (
+            f"a linear layer before it, got {linear_name}: {reason}. Use canonizer=graph, which leaves it as it is"
+        )
     elif outputs != batch_norm.num_features:
         problem = (
             f"{outputs} features as {linear_name} before it, got {batch_norm.num_features}: the two follow each other "

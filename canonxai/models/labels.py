@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from pytorch_lightning import Callback, LightningModule, Trainer
 from scipy.stats import binomtest, norm
+from torch import Tensor
 
 from canonxai.data.classes import folded, labels_by
 from canonxai.errors import UserError, check
@@ -82,6 +84,17 @@ def is_chance(pairs: Mapping[tuple[int, int], int], outputs: int) -> bool:
     variance = (both * (total - label) * (total - prediction)).sum() + both.sum() ** 2 - (both**2).sum()
     deviation = math.sqrt(variance / (total - 1)) / total
     return bool(correct <= mean + norm.isf(LEVEL) * deviation)
+
+
+def is_zero(logits: Float[Tensor, "batch outputs"]) -> bool:
+    """Whether all logits are 0, which is told: accuracy, maps and agreement then say nothing."""
+    if logits.any():
+        return False
+    log.warning(
+        "model: all logits are 0, as those of a last layer that begins with zeros and is untrained, so maps are 0, and "
+        "accuracy and the agreement of logits prove nothing. Give trained weights by model.checkpoint=PATH."
+    )
+    return True
 
 
 class LabelCheck(Callback):

@@ -4,6 +4,7 @@ from importlib.metadata import version
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from zennit.canonizers import SequentialMergeBatchNorm
 from zennit.core import Composite
 
@@ -133,7 +134,27 @@ class Crossed(nn.Module):
         return self.layer(self.norm(self.first_norm(self.first(x))))
 
 
+class RectifiedNorm(nn.BatchNorm1d):
+    """More than a BatchNorm."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+def doubled(linear: nn.Linear) -> nn.Module:
+    linear.register_forward_hook(lambda module, input, output: 2 * output)
+    return linear
+
+
 REFUSED = {
+    "forward of its own": (
+        randomize(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 3), RectifiedNorm(3))),
+        r"BatchNorm 3: expected a BatchNorm, got RectifiedNorm with a forward pass of its own",
+    ),
+    "hook": (
+        randomize(nn.Sequential(doubled(nn.Linear(3, 3)), nn.BatchNorm1d(3))),
+        r"BatchNorm 1: expected a linear layer before it, got 0: it has hooks",
+    ),
     "training": (
         randomize(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 3), nn.BatchNorm1d(3))),
         r"BatchNorm 3: expected a BatchNorm in evaluation mode, got one in training mode",
@@ -152,6 +173,14 @@ REFUSED["training"][0][3].train()
 @pytest.mark.parametrize("model, message", REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_merged_is_refused_before_anything_is_changed(model, message):
     with pytest.raises(UserError, match=message), untouched(model, torch.randn(4, 3).double()):
+        ExactMergeBatchNorm().apply(model)
+
+
+def test_a_layer_whose_weight_is_computed_is_refused():
+    model = nn.Sequential(prune.l1_unstructured(nn.Linear(3, 3), "weight", 0.5), nn.BatchNorm1d(3)).eval()
+    with pytest.raises(
+        UserError, match="BatchNorm 1: expected a linear layer before it, got 0: its weight is computed"
+    ):
         ExactMergeBatchNorm().apply(model)
 
 

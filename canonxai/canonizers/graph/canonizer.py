@@ -128,7 +128,15 @@ def _check_in_evaluation_mode(root: nn.Module) -> None:
             not isinstance(module, torch.jit.ScriptModule), "canonizer", "a network of Python modules",
             f"{name or 'the network'}, scripted by torch.jit", "Explain the network before it is scripted.",
         )  # fmt: skip
+        wraps = isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(
+            module, "_orig_mod"
+        )
         check(
-            "quantized" not in type(module).__module__, "canonizer", "a network of floating-point layers",
+            not wraps, "canonizer", "a network by itself", f"{name or 'it'} in a {type(module).__name__}",
+            "Explain what is in it, its attribute module or _orig_mod.",
+        )  # fmt: skip
+        is_quantised = any(part in type(module).__module__ for part in ("quantized", "torch.ao.quantization"))
+        check(
+            not is_quantised, "canonizer", "a network of floating-point layers",
             f"{name}, a quantised {type(module).__name__}", "Explain the network before its quantisation.",
         )  # fmt: skip

@@ -102,8 +102,10 @@ class Network:
     def rewrites(self) -> tuple[Rewrite, ...]:
         """What became of every BatchNorm and every function, in the order of the forward pass."""
         rewrites = []
+        live = set(self.graph.nodes)
         for node, (layer, kind) in self._found.items():
-            action, into, reason = self._done.get(node, (KEPT, (), _why_kept(node)))
+            left = (KEPT, (), _why_kept(node)) if node in live else (UNUSED, (), "nothing uses its output")
+            action, into, reason = self._done.get(node, left)
             rewrites.append(Rewrite(layer, kind, action, tuple(str(new.target) for new in into), reason))
         reached = {rewrite.layer for rewrite in rewrites}
         new = set(self._container.modules())

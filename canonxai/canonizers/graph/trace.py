@@ -5,7 +5,7 @@ import traceback
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 from torch import fx, nn
@@ -46,8 +46,27 @@ def require_default(value: object, default: object, name: str) -> None:
     check(same, f"{name} of the forward pass", f"{default!r}, its default", value if same else type(value), hint)
 
 
+def _modes() -> tuple[bool, ...]:
+    """Whether gradients, and lower precisions, are switched on: what a graph does not tell of its operations."""
+    return torch.is_grad_enabled(), *(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
+
+
 class _Tracer(fx.Tracer):
-    """Looks into all modules but torch's own and those of a type that rules are made for."""
+    """Looks into all modules but torch's own and those of a type that rules are made for.
+
+    Refuses operations in ``torch.no_grad``, ``torch.autocast`` or a ``torch.autograd.Function``, which switches
+    gradients off to give its own: a graph has the operations alone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.modes = _modes()
+
+    @no_type_check  # checked, it would be the checker's line that is told
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if _modes() != self.modes:
+            raise ValueError("a graph does not hold torch.no_grad, torch.autocast or a torch.autograd.Function")
+        return super().create_node(*args, **kwargs)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -79,7 +98,8 @@ def trace(root: nn.Module) -> fx.Graph:
         UserError: if torch.fx cannot trace the network.
     """
     try:
-        return _Tracer().trace(_with_forward_in_class(root))
+        with torch.enable_grad():
+            return _Tracer().trace(_with_forward_in_class(root))
     except Exception as error:  # torch.fx raises errors of any kind for what it cannot trace
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if not frame.filename.startswith(_TORCH) and frame.filename != __file__]

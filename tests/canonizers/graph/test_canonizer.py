@@ -124,7 +124,32 @@ def test_gates_and_sums_do_not_change_methods_of_gradients(name, method):
     assert difference(method(query(model), [GraphCanonizer()]), original) < 1e-13
 
 
+def without_gradient(m: Network, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return m.conv(x)
+
+
+def in_lower_precision(m: Network, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return m.conv(x)
+
+
+class StraightThrough(torch.autograd.Function):
+    """The sign, with a gradient of its own."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.sign()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
 UNTRACEABLE = {
+    "no gradient": without_gradient,
+    "lower precision": in_lower_precision,
+    "gradient of its own": lambda m, x: StraightThrough.apply(m.conv(x)),
     "control flow": lambda m, x: m.conv(x) if x.sum() > 0 else x,
     "assignment": lambda m, x: operator.setitem(x, 0, 1),
     "a view is read later": lambda m, x: (y := m.conv(x)).view(-1).relu_().sum() + y,
@@ -237,8 +262,14 @@ def test_what_cannot_be_traced_is_told_with_the_line(name):
     with pytest.raises(UserError, match="canonizer=resnet") as error:
         GraphCanonizer().apply(model)
     assert "networks.py" not in str(error.value)
-    if name == "control flow":
-        assert "test_canonizer.py:" in str(error.value) and "x.sum() > 0" in str(error.value)
+    line = {
+        "control flow": "x.sum() > 0",
+        "no gradient": "return m.conv(x)",
+        "lower precision": "return m.conv(x)",
+        "gradient of its own": "return x.sign()",
+    }
+    if name in line:
+        assert "test_canonizer.py:" in str(error.value) and line[name] in str(error.value)
 
 
 @pytest.mark.parametrize("wrong", ["root", "1"])
@@ -255,6 +286,31 @@ def test_a_quantised_network_is_refused():
     model[0] = type("Conv2d", (nn.Conv2d,), {"__module__": "torch.ao.nn.quantized.modules.conv"})(1, 1, 1)
     with pytest.raises(UserError, match="quantised Conv2d"):
         GraphCanonizer().apply(model.eval())
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile, lambda m: nn.Sequential(nn.DataParallel(m))])
+def test_a_network_in_a_wrapper_is_refused(wrap):
+    """torch.fx looks into none, and its BatchNorms would be told to be unused."""
+    model, _ = built(LEFT["padded"])
+    with pytest.raises(UserError, match="a network by itself, got .* in a .*_orig_mod"):
+        GraphCanonizer().apply(wrap(model).eval())
+
+
+def test_a_network_prepared_for_quantisation_is_refused():
+    stub = type("QuantStub", (nn.Module,), {"__module__": "torch.ao.quantization.stubs"})
+    with pytest.raises(UserError, match="quantised QuantStub"):
+        GraphCanonizer().apply(nn.Sequential(stub(), conv()).eval())
+
+
+def test_what_nothing_uses_is_told_to_be_unused():
+    def run(m: Network, x: Tensor) -> Tensor:
+        y = m.conv(x)
+        m.bn(y).tanh()
+        return y
+
+    model, _ = built(lambda: Network(run, conv=conv(), bn=bn(6)))
+    (batch_norm, tanh, _) = rewrites(model, GraphCanonizer())
+    assert batch_norm.action == tanh.action == "unused"
 
 
 @pytest.mark.parametrize("parts", [["add"], ["sum", "sum"]])
