@@ -30,11 +30,13 @@ from canonxai.metrics.localization import Localization
 from canonxai.metrics.localization_auc import LocalizationAUC
 from canonxai.metrics.parameter_randomization import ParameterRandomization
 from canonxai.metrics.pointing_game import PointingGame
+from canonxai.metrics.quantus import of_pixels
 from canonxai.metrics.random_logit import RandomLogit
 from canonxai.metrics.randomization import layers
 from canonxai.metrics.region_perturbation import RegionPerturbation
 from canonxai.metrics.relevance_mass_accuracy import RelevanceMassAccuracy
 from canonxai.metrics.relevance_rank_accuracy import RelevanceRankAccuracy
+from canonxai.metrics.road import Road
 from canonxai.metrics.sensitivity import Sensitivity
 from canonxai.metrics.sparseness import Sparseness
 from canonxai.metrics.top_k_intersection import TopKIntersection
@@ -44,7 +46,6 @@ TOLERANCE = 1e-4  #: relative to the largest value; Quantus adds small constants
 #: why a metric has no row
 NOT_MEASURED = {
     "input_perturbation": "in the benchmark perturbation",
-    "road": "Quantus' fails on images of three channels",
     "sufficiency": "Quantus' is another metric, of images among each other",
     "insertion_deletion": "Quantus has no insertion; its PixelFlipping is deletion, in the benchmark perturbation",
     "energy_pointing_game": "localization by another name",
@@ -108,6 +109,10 @@ def cases(side: int, depth: int, draws: int) -> list[Case]:
             "region_perturbation_morf_curve", tuple(region_perturbation),
         ),
         Case(
+            Road(), "road_morf_curve", tuple(lambda sign=sign: road(side, sign) for sign in (1, -1)),
+            "each draws its own noise",
+        ),
+        Case(
             FaithfulnessCorrelation(subsets=draws, fraction=pixels / side**2, replacement="black"),
             "faithfulness_correlation",
             (lambda: q.FaithfulnessCorrelation(
@@ -147,6 +152,15 @@ def cases(side: int, depth: int, draws: int) -> list[Case]:
             "each draws its own parameters", softmax=True,
         ),
     ]  # fmt: skip
+
+
+def road(side: int, sign: int) -> Any:
+    """ROAD of Quantus, which takes grey images alone, of whole pixels of colour images; by -1 in the other order."""
+    metric = quantus.ROAD(
+        percentages=list(range(10, 100, 10)), normalise_func=lambda a, **_: sign * a, disable_warnings=True
+    )
+    metric.perturb_func, metric.a_size = of_pixels(metric.perturb_func), 3 * side**2
+    return metric
 
 
 def run(settings: Settings) -> Result:

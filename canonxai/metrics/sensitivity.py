@@ -3,8 +3,9 @@
     SENS = max or mean over e of |R(x + e) - R(x)| / |R(x)|,    |e|_inf <= radius
 
 Yeh et al., NeurIPS 2019, "On the (in)fidelity and sensitivity of explanations"; maximum and mean over draws of uniform
-noise. Canonization changes scales: with ``normalize`` each map is divided by its length first, as in the follow-up
-study, and the value, in [0, 2], depends on directions alone.
+noise. The paper has no denominator, but its authors' code, Captum and Quantus divide by the length of the map. That
+leaves the length of the moved map, and canonization changes scales: with ``normalize`` each map is divided by its own
+first, as in the follow-up study, and the value, in [0, 2], depends on directions alone.
 """
 
 import torch

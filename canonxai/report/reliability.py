@@ -29,6 +29,11 @@ RANDOM = "random"  #: the method that every other one must beat
 FIXED = (
     "max_sensitivity", "avg_sensitivity", "local_lipschitz",
     "random_logit", "parameter_randomization", "efficient_mprt",
+    *(f"quantus_{name}" for name in (
+        "max_sensitivity", "avg_sensitivity", "local_lipschitz_estimate", "continuity", "relative_input_stability",
+        "relative_output_stability", "relative_representation_stability", "random_logit", "mprt",
+        "model_parameter_randomisation", "efficient_mprt", "smooth_mprt",
+    )),
 )  # fmt: skip
 
 

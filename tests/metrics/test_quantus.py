@@ -16,8 +16,9 @@ from canonxai.assemble import build_metrics
 from canonxai.batch_size import BatchSize
 from canonxai.errors import UserError
 from canonxai.metrics.base import heatmap
-from canonxai.metrics.quantus import Quantus
+from canonxai.metrics.quantus import OF_SEVERAL_IMAGES, Quantus
 from canonxai.random import Stream
+from canonxai.report.reliability import FIXED
 from tests.conftest import ROOT
 from tests.metrics.batches import select
 from tests.metrics.colour_images import SIDE, Network, colour_images, gradient_times_input
@@ -175,6 +176,21 @@ def test_other_seeds_give_other_draws(batch):
     metric = Quantus("FaithfulnessCorrelation", {"nr_runs": 5, "subset_size": 20})
     first, second = (metric(replace(batch, seed=seed))[metric.column] for seed in (3, 4))
     assert (first != second).all()
+
+
+def test_what_is_fixed_for_random_maps_has_no_floor_in_the_report(batch):
+    """Metrics of robustness and randomisation: a random map is the same for other inputs, classes and networks."""
+    kinds = {name: kind for name, kind in vars(quantus.metrics).items() if hasattr(kind, "score_direction")}
+    fixed = {
+        Quantus(name).column
+        for name, kind in kinds.items()
+        if kind.evaluation_category.value in ("Robustness", "Randomisation") and name not in OF_SEVERAL_IMAGES
+    }
+    assert fixed == {name for name in FIXED if name.startswith("quantus_")}
+    random_maps = replace(batch, explain=lambda *query: batch.attribution[torch.isin(batch.sample_id, query[2])])
+    for name, is_fixed in (("MaxSensitivity", True), ("RandomLogit", True), ("Sparseness", False)):
+        (values,) = Quantus(name)(random_maps).values()
+        assert (len(set(values.round(decimals=9).tolist())) == 1) == is_fixed
 
 
 def test_what_is_not_defined_is_nan(batch):
