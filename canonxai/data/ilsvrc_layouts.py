@@ -30,8 +30,8 @@ _WNID = re.compile(r"n\d{8}(?=_|$)")
 
 def locate(
     root: str | None, split: str, images: str | None = None, annotations: str | None = None
-) -> list[tuple[list[Path], Path]]:
-    """The folders of images and that of their annotations, for each split or for all together.
+) -> list[tuple[list[Path], Path, list[str]]]:
+    """The folders of images, that of their annotations, and the splits that both are of, which may lie together.
 
     Args:
         root: in one of the layouts.
@@ -47,15 +47,15 @@ def locate(
         is_table = user_path(annotations).is_file()
         given[1] = user_path(annotations) if is_table else _folder("data.annotations", annotations)
     if given[0] and given[1]:
-        return [([given[0]], given[1])]
+        return [([given[0]], given[1], [])]
     check(root is not None, "data.root", "a folder", root, "Give data.root=PATH.")
     check(not any(given) or "+" not in split, "data.split", "train or val, as only one folder is given", split)
     bases = roots(_folder("data.root", str(root)))
-    found: dict[Path, list[Path]] = {}
+    found: dict[Path, dict[str, Path]] = {}
     for part in split.split("+"):
         folder = given[1] or _first(bases, part, ANNOTATIONS, (".xml",), "annotations")
-        found.setdefault(folder, []).append(given[0] or _first(bases, part, IMAGES, SUFFIXES, "images"))
-    return [(folders, folder) for folder, folders in found.items()]
+        found.setdefault(folder, {})[part] = given[0] or _first(bases, part, IMAGES, SUFFIXES, "images")
+    return [(list(images.values()), folder, list(images)) for folder, images in found.items()]
 
 
 def roots(base: Path) -> list[Path]:

@@ -108,9 +108,8 @@ class ImageNet(AnnotatedImages):
         self.truth = {} if root is None else ground_truth(roots(user_path(root)))
         annotated: list[Annotated] = []
         excluded: list[Excluded] = []
-        splits = () if images and annotations else (None, *split.split("+"))
-        for folders in locate(root, split, images, annotations):
-            self._add(*folders, splits, chosen, annotated, excluded)
+        for found in locate(root, split, images, annotations):
+            self._add(*found, chosen, annotated, excluded)
         if self.treated:
             log.info("data: %s", ", ".join(f"{self.treated[key]} {TREATMENTS[key]}" for key in sorted(self.treated)))
         for key, names in self.doubtful.items():
@@ -128,12 +127,12 @@ class ImageNet(AnnotatedImages):
         self,
         images: list[Path],
         annotations: Path,
-        splits: Sequence[str | None],
+        splits: Sequence[str],
         chosen: frozenset[int],
         annotated: list[Annotated],
         excluded: list[Excluded],
     ) -> None:
-        """Reads one split."""
+        """Reads what :func:`~canonxai.data.ilsvrc_layouts.locate` found."""
         left: dict[str, list[Path]] = {}
         for path in chain.from_iterable(files(folder, SUFFIXES, chosen, excluded) for folder in images):
             left.setdefault(path.stem, []).append(path)
@@ -145,8 +144,8 @@ class ImageNet(AnnotatedImages):
             told = self.truth.get(path.stem) or (image and wnid_of(image)) or wnid_of(path)
             if told and labels().get(told, -1) not in chosen:
                 continue
-            if image is None and splits and split_of(path) not in splits:
-                continue  # the folder holds the annotations of all splits
+            if image is None and splits and split_of(path) not in (None, *splits):
+                continue  # the folder holds the annotations of other splits, too
             if image:
                 candidates.remove(image)
             try:

@@ -17,9 +17,9 @@ from canonxai.data.classes import Classes
 from canonxai.data.evaluations import checked_size
 from canonxai.data.geometry import Box, Geometry
 from canonxai.data.ilsvrc_classes import NAMES, indices, labels
-from canonxai.data.ilsvrc_layouts import SUFFIXES
+from canonxai.data.ilsvrc_layouts import SUFFIXES, files
 from canonxai.data.images import Annotated, AnnotatedImages, ImageError, read_mask_pixels
-from canonxai.data.paths import user_path
+from canonxai.data.paths import is_file, user_path
 from canonxai.errors import check, check_choice
 
 VARIANTS = (50, 300, 919)
@@ -29,9 +29,10 @@ class ImageNetS(AnnotatedImages):
     """Images with the mask of their folder's class; labels are the indices of torchvision's weights.
 
     The box is the one that encloses the mask. All masks are read at the start, as what the image shows must be known.
-    Left out and counted are images without a mask or without a pixel of their class, files that are unreadable or of
-    different sizes, folders that are no class of the variant, and classes without images. ImageNet-S-919 merges five
-    classes of ILSVRC into others, as sunglasses into sunglass: there, the label is that of the folder.
+    Left out and counted are images without a mask or without a pixel of their class, files and folders that are
+    unreadable, files of different sizes, folders that are no class of the variant, and classes without images.
+    ImageNet-S-919 merges five classes of ILSVRC into others, as sunglasses into sunglass: there, the label is that of
+    the folder.
 
     Args:
         root: holds ``<split>/<wnid>`` and ``<split>-segmentation/<wnid>``, or ``ImageNetS<variant>`` with these.
@@ -78,20 +79,20 @@ class ImageNetS(AnnotatedImages):
         ids = _ids(categories, [path.name for path in folders if path.name in labels()], variant)
         expected = set() if classes == "all" else chosen
         entries: list[Annotated | Excluded] = []
+        excluded: list[Excluded] = []
         with ThreadPoolExecutor() as pool:  # decoding does not hold Python's lock
             for folder in folders:
                 if folder.name not in ids:
-                    entries.append(Excluded(str(folder), "unknown class", is_error=False))
+                    excluded.append(Excluded(str(folder), "unknown class", is_error=False))
                     continue
                 label, class_id = labels()[folder.name], ids.index(folder.name) + 1
                 if label not in chosen:
                     continue
                 expected.add(label)
-                files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
                 read = partial(_read, masks=masks / folder.name, label=label, class_id=class_id)
-                entries += pool.map(read, files)
+                entries += pool.map(read, files(folder, SUFFIXES, frozenset(chosen), excluded))
         geometry = Geometry(resize, crop, fit, interpolation)
-        super().__init__(entries, NAMES, expected, geometry, max_samples, per_class, shuffle_seed)
+        super().__init__([*entries, *excluded], NAMES, expected, geometry, max_samples, per_class, shuffle_seed)
 
     def read_mask(self, sample: Annotated) -> Bool[np.ndarray, "height width"] | None:
         """The pixels of the class."""
@@ -120,7 +121,7 @@ def _class_ids(path: Path) -> np.ndarray:
 def _read(image: Path, masks: Path, label: int, class_id: int) -> Annotated | Excluded:
     """An image with its mask and the box that encloses it."""
     path = masks / f"{image.stem}.png"
-    if not path.is_file():
+    if not is_file(path):
         return Excluded(str(image), "missing mask")
     size = checked_size(image)
     if isinstance(size, Excluded):

@@ -97,6 +97,15 @@ def test_layouts_are_recognised(tmp_path, layout):
     assert [sample["sample_id"] for sample in both] == list(range(9))
 
 
+def test_annotations_of_val_may_lie_in_the_folder_of_those_of_train(tmp_path):
+    plant(tmp_path, "{0}", "bbox/{0}", True)
+    for path in (tmp_path / "bbox" / "train").iterdir():  # as the archives unpack: class folders, and val/
+        path.rename(tmp_path / "bbox" / path.name)
+    assert len(ImageNet(str(tmp_path), "train")) == 6
+    both = ImageNet(str(tmp_path), "train+val")
+    assert len(both) == 9 and not both.excluded
+
+
 @pytest.mark.parametrize(
     ("layout", "start"),
     [

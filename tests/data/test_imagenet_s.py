@@ -1,6 +1,11 @@
 """ImageNet-S's images and masks, on a small tree."""
 
+import errno
+import os
 from collections import Counter
+from functools import partial
+from operator import attrgetter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,6 +108,25 @@ def test_complete_folders_need_no_list_and_may_be_the_root(tree):
     assert Counter(entry.reason for entry in dataset.excluded) == {
         "class without annotated images": 298,
         "unknown class": 1,
+    }
+
+
+def test_a_folder_that_may_not_be_read_is_left_out_and_counted(tree, monkeypatch):
+    tree.add(WNIDS[1], "e")
+    denied = tree.base / "validation" / FIRST, tree.base / "validation-segmentation" / WNIDS[1]
+
+    def guarded(read, place, path, *arguments, **options):
+        if place(Path(path)) in denied:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path, *arguments, **options)
+
+    for name, place in (("scandir", Path), ("listdir", Path), ("stat", attrgetter("parent"))):  # tests may run as root
+        monkeypatch.setattr(os, name, partial(guarded, getattr(os, name), place))
+    dataset = tree.dataset()
+    assert [sample.image.stem for sample in dataset.annotated] == ["a", "b"]
+    assert {(entry.reason, Path(entry.file).parent.name) for entry in dataset.excluded if entry.is_error} == {
+        ("unreadable folder", "validation"),
+        ("missing mask", WNIDS[1]),
     }
 
 
