@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from canonxai.config import CONF, register
 from canonxai.errors import UserError, conversion, printable
-from canonxai.hydra_part import guard
+from canonxai.hydra_part import check_names, guard
 from canonxai.parallel import parent
 from canonxai.report.callback import report_pending
 from canonxai.signals import Interrupted, heeded
@@ -84,6 +84,7 @@ def job(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
             log.info("this experiment is a grid of cells, and this is one of them; for all add -m")
         try:
             check_targets(cfg, CONF)
+            check_names(cfg)  # which may be others than Hydra's own part, which a job's config lacks, made them
             with guarded(CONF), heeded():  # here, too, for launchers that have processes of their own
                 return task(cfg)
         except MISTAKES as error:

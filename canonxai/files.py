@@ -27,8 +27,9 @@ def file_name(text: str) -> str:
 def durable(path: Path) -> Iterator[IO[bytes]]:
     """A file that is there, when the block ends, whole and on the disk, and not at all if the block fails."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # of a process that was killed, or a stranger's link to another file
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -2,15 +2,18 @@
 
 Hydra acts on its own part of a config before a job starts, and configs come from strangers. So this part is looked at
 whenever a config was composed, in each process of a sweep: what it names must be known, and what runs commands, sets
-the environment or says where files lie is given on the command line alone.
+the environment or says where files lie is given on the command line alone. Values may refer to what Hydra finds out
+later, as a job's folder, so they are looked at once more when a job begins.
 """
 
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from functools import cache, wraps
 from pathlib import Path, PurePath
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
@@ -38,8 +41,11 @@ LAUNCHERS = {
 SUBMITIT = "${hydra.sweep.dir}/.submitit/%j"
 #: of which the names of folders and files are made
 NAMES = ("hydra.job.name", "data.name", "data.label_space", "model.name", "method.name")
-#: where results go: as a shipped config says, or the command line
-FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir", "output")
+#: where files go: as a shipped config says, or the command line
+FOLDERS = (
+    *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir"),
+    *("output", "data.cache", "trainer.default_root_dir"),
+)
 #: Hydra's own
 OF_DATES = {f"{name}/${{now:%Y-%m-%d}}/${{now:%H-%M-%S}}" for name in ("outputs", "multirun")} | {
     *("${hydra.job.num}", ".hydra", None)
@@ -65,26 +71,28 @@ LOGGING = {
 SAMPLERS = {f"optuna.samplers.{name}Sampler" for name in ("CmaEs", "Grid", "MOTPE", "NSGAII", "Random", "TPE")}
 
 
-def check_hydra(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> None:
+def check_hydra(cfg: DictConfig, folder: Path, overrides: Sequence[str], given: Sequence[str]) -> None:
     """Looks at what Hydra does by itself: callbacks, logging, launchers, the environment and folders of jobs.
 
     Args:
         cfg: as composed, Hydra's own part included.
         folder: that of the shipped configs.
-        overrides: the command line's. Those that the config holds are told from them, as jobs are started by these.
+        overrides: which it was composed with. Those that it holds are told from them, as jobs are started by these.
+        given: the command line's; a job's overrides may also be those of a config's sweeper.
 
     Raises:
         UserError: for the first name that is not known, or if the config has what only the command line may give.
     """
-    for place, value in _alone(cfg, folder, OverridesParser.create().parse_overrides(list(overrides))):
+    for place, value in _alone(
+        cfg, folder, *(OverridesParser.create().parse_overrides(list(o)) for o in (overrides, given))
+    ):
         raise UserError(f"{place}: expected to be given on the command line alone, got {value} in a config.")
-    for key in NAMES:
-        parent, _, last = key.rpartition(".")
-        node = OmegaConf.select(cfg, parent)
-        name = str(value_at(node, last)) if isinstance(node, DictConfig) and last in node else ""
-        is_path = PurePath(name).is_absolute() or ".." in PurePath(name).parts
-        if is_path or not name.isprintable() or name == UNRESOLVED:
-            raise UserError(f"{key}: expected a name, no path, got {name!r}.")
+    check_values(cfg, folder)
+
+
+def check_values(cfg: DictConfig, folder: Path) -> None:
+    """Looks at the names that Hydra's own part has now; arguments and errors as of :func:`check_hydra`."""
+    check_names(cfg)
     for section in ("job_logging", "hydra_logging"):
         for leaf in leaves(OmegaConf.select(cfg, f"hydra.{section}"), f"hydra.{section}"):
             if ".." in leaf.place or ".()" in leaf.place:  # the keys "." and "()" set attributes, and call anything
@@ -101,16 +109,33 @@ def check_hydra(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> None
             raise UserError(f"{leaf.place}: expected printable text on one line, got {leaf.value!r}.")
 
 
-def _alone(cfg: DictConfig, folder: Path, overrides: Sequence[Override]) -> Iterator[tuple[str, Any]]:
+def check_names(cfg: DictConfig) -> None:
+    """Looks at what names of folders and files are made of, with Hydra's own part or without.
+
+    Raises:
+        UserError: for the first that is no name.
+    """
+    for key in NAMES:
+        parent, _, last = key.rpartition(".")
+        node = OmegaConf.select(cfg, parent)
+        name = str(value_at(node, last)) if isinstance(node, DictConfig) and last in node else ""
+        is_path = PurePath(name).is_absolute() or ".." in PurePath(name).parts
+        if is_path or not name.isprintable() or name == UNRESOLVED:
+            raise UserError(f"{key}: expected a name, no path, got {name!r}.")
+
+
+def _alone(
+    cfg: DictConfig, folder: Path, overrides: Sequence[Override], told: Sequence[Override]
+) -> Iterator[tuple[str, Any]]:
     """What the command line has to give, and a config gives."""
-    given = {leaf.place for each in overrides for leaf in leaves(each.value(), each.key_or_group)}
+    given = {leaf.place for each in told for leaf in leaves(each.value(), each.key_or_group)}
     given |= {f"hydra.job.env_set.{name}" for name in OmegaConf.select(cfg, "hydra.job.env_copy")}
     for name in cfg.get(KEY) or []:
         if name not in allowed():
             yield KEY, name
     for part in ("task", "hydra"):  # by which jobs and processes are started
-        told = [override.input_line for override in overrides if override.is_hydra_override() == (part == "hydra")]
-        if (recorded := raw_value(cfg, f"hydra.overrides.{part}")) != told:
+        lines = [override.input_line for override in overrides if override.is_hydra_override() == (part == "hydra")]
+        if (recorded := raw_value(cfg, f"hydra.overrides.{part}")) != lines:
             yield f"hydra.overrides.{part}", recorded
     for key in COMMANDS:
         yield from ((leaf.place, leaf.value) for leaf in leaves(raw_value(cfg, key), key) if leaf.place not in given)
@@ -127,10 +152,11 @@ def _alone(cfg: DictConfig, folder: Path, overrides: Sequence[Override]) -> Iter
 
 
 def guard(folder: Path) -> None:
-    """Has Hydra's own part checked of each config that is composed in this process."""
+    """Has Hydra's own part checked of each config that is composed, and of each job that begins, in this process."""
     compose = ConfigLoaderImpl.load_configuration
     if hasattr(compose, "__wrapped__"):
         return
+    given: ContextVar[Sequence[str]] = ContextVar("given", default=())  # while the config of a sweep's job is composed
 
     @wraps(compose)
     def load_configuration(
@@ -143,7 +169,7 @@ def guard(folder: Path) -> None:
             raise UserError(
                 f"command line: expected names of options, got what Hydra cannot read ({error})."
             ) from error
-        check_hydra(cfg, folder, overrides)
+        check_hydra(cfg, folder, overrides, given.get() or overrides)
         return cfg
 
     compose_job = ConfigLoaderImpl.load_sweep_config
@@ -153,10 +179,23 @@ def guard(folder: Path) -> None:
         for override in OverridesParser.create().parse_overrides(sweep_overrides):
             if override.is_hydra_override():  # which jobs would take for the command line's
                 raise UserError(f"hydra.sweeper: expected settings of cells, got {override.input_line}.")
-        return compose_job(self, master_config, sweep_overrides)
+        told = master_config.hydra.overrides
+        token = given.set([*told.hydra, *told.task])
+        try:
+            return compose_job(self, master_config, sweep_overrides)
+        finally:
+            given.reset(token)
+
+    begin = HydraConfig.set_config
+
+    @wraps(begin)
+    def set_config(self: HydraConfig, cfg: DictConfig) -> None:
+        check_values(cfg, folder)
+        begin(self, cfg)
 
     ConfigLoaderImpl.load_configuration = load_configuration  # type: ignore[method-assign]
     ConfigLoaderImpl.load_sweep_config = load_sweep_config  # type: ignore[method-assign]
+    HydraConfig.set_config = set_config  # type: ignore[method-assign]
 
 
 def _check_searchpath(loader: ConfigLoaderImpl, config_name: str | None, overrides: Sequence[str]) -> None:

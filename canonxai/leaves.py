@@ -34,8 +34,8 @@ def named(node: Any, path: str, keys: Sequence[str]) -> Iterator[tuple[str, str]
     for leaf in leaves(node, path):
         external = "class" in keys and str(leaf.value).startswith(("ext://", "cfg://", UNRESOLVED))
         if external or leaf.key in keys:
-            # Hydra's output folder, in the names of log files, is not known at first
-            yield leaf.place, str(leaf.raw if leaf.value == UNRESOLVED else leaf.value)
+            # Hydra's output folder, in the names of log files, is not known at first, and another one for each job
+            yield leaf.place, str(leaf.raw if leaf.value == UNRESOLVED or leaf.key == "filename" else leaf.value)
 
 
 def raw_value(cfg: DictConfig, key: str) -> Any:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from canonxai.config import CONF, TOGETHER, cell_name, methods_together
 from canonxai.errors import UserError
+from canonxai.hydra_part import check_names
 from canonxai.targets import check_targets
 
 
@@ -40,5 +41,6 @@ def cells_of_job(cfg: DictConfig, folder: Path) -> list[tuple[DictConfig, Path]]
             reason = " ".join(str(error.__cause__ or error).split())
             raise UserError(f"method={method}, of {', '.join(methods)}: {reason}") from error
         check_targets(cell, CONF)
+        check_names(cell)
         cells.append((cell, study / cell_name(cell)))
     return cells

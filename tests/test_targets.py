@@ -97,6 +97,19 @@ ATTACKS = {
         "method: {name: m, title: m, _target_: '${oc.select:\"canonizer.x.${oc.env:CUBLAS_WORKSPACE_CONFIG,good}\"}'}",
         "method._target_: expected a class or function that a shipped config uses, got 'evil.Evil'",
     ),
+    "log that changes": (
+        "model: {x: {before: logging.StreamHandler}}\nhydra: {job_logging: {handlers: {x: {class: "
+        "'${oc.select:\"model.x[${oc.select:hydra.runtime.output_dir,before}]\",evil.Evil}'}}}}",
+        "hydra.job_logging.handlers.x.class: expected what Hydra or a shipped config names, got 'evil.Evil'",
+    ),
+    "name that changes": (
+        "model: {x: {canonxai: m}, name: '${oc.select:\"model.x[${oc.select:hydra.job.name,later}]\",../../evil}'}",
+        "model.name: expected a name, no path, got '../../evil'",
+    ),
+    "folder of a cache": (
+        "data: {cache: /anywhere}",
+        "data.cache: expected to be given on the command line alone, got /anywhere in a config",
+    ),
     "commands that come late": (
         "defaults: [override /hydra/launcher: slurm]\nhydra: {launcher: {comment: '${hydra:job.id}'}}",
         "hydra.launcher.comment: expected what Hydra or a shipped config names, got '${hydra:job.id}'",
@@ -159,6 +172,15 @@ def test_a_sweep_s_own_parameters_cannot_allow_anything(stranger, cli, tmp_path)
     done = cli("-m", "experiment=evil", *stranger(text))
     assert done.returncode == 1 and "allow_targets: expected to be given on the command line alone" in done.stderr
     assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize("params", ["{data.cache: /anywhere}", "{data: '{cache: /anywhere}'}"])
+def test_a_sweep_s_own_parameters_are_not_those_of_the_command_line(stranger, cli, tmp_path, params):
+    arguments = stranger(f"hydra: {{sweeper: {{params: {params}}}}}")
+    done = cli("-m", "experiment=evil", *arguments)
+    assert done.returncode == 1 and "data.cache: expected to be given on the command line alone" in done.stderr
+    done = cli("-m", "experiment=good", "data.cache=a,b", *arguments)
+    assert "seed: expected an integer" in done.stderr and "command line alone" not in done.stderr
 
 
 def test_what_the_command_line_allows_is_called(stranger, cli, tmp_path):
@@ -249,7 +271,7 @@ def test_what_only_the_command_line_may_give_it_may_give(config):
     ]  # fmt: skip
     given = ["experiment=paper", *given]
     cfg = compose("config", given, return_hydra_config=True)
-    check_hydra(cfg, CONF, given)
+    check_hydra(cfg, CONF, given, given)
     for place, value in {
         "job.env_set.B": 2,
         "launcher.additional_parameters.b.d": 3,
@@ -258,4 +280,4 @@ def test_what_only_the_command_line_may_give_it_may_give(config):
         mixed = cfg.copy()
         OmegaConf.update(mixed, f"hydra.{place}", value, force_add=True)
         with pytest.raises(UserError, match=rf"hydra\.{place}(\.1)?: expected to be given on the command line alone"):
-            check_hydra(mixed, CONF, given)
+            check_hydra(mixed, CONF, given, given)

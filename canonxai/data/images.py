@@ -25,6 +25,8 @@ from canonxai.errors import check
 
 log = logging.getLogger(__name__)
 MAX_PIXELS = 100_000_000  #: larger images are taken for decompression bombs
+#: of what Pillow reads; for others, as PostScript, it starts programs, whatever a file's name says
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's about strange metadata, and about size, which is checked here
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 if image.size[0] * image.size[1] > MAX_PIXELS:
                     raise ImageError(f"{image.size[0]} x {image.size[1]} pixels are more than {MAX_PIXELS}")
                 yield image

@@ -39,7 +39,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()):
         raise UserError(
             f"model.checkpoint: expected a state dict (names to tensors), got {type(state).__name__} in {str(path)!r}. "
             "Save one with torch.save(model.state_dict(), path)."

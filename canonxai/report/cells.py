@@ -163,6 +163,9 @@ class Cell:
         try:
             shapes = self._shapes_of_maps()
             n, _, height, width = shapes["image"]
+            names = ["box", "heatmap", "image", "label", "sample_id"]
+            _expect(sorted(shapes) == names, f"there are {sorted(shapes)}, not {names}")
+            _expect(shapes["image"] == (n, 3, height, width), "the images are not of three channels")
             _expect(height * width <= MAX_PIXELS, f"{height} x {width} pixels are more than {MAX_PIXELS}")
             _expect(n <= len(self.sample_id), f"there are {n} images of {len(self.sample_id)} samples")
             for name in ("box", "heatmap"):
@@ -192,7 +195,9 @@ class Cell:
             for name in archive.namelist():
                 with archive.open(name) as file:
                     np.lib.format.read_magic(file)
-                    shapes[name.removesuffix(".npy")] = np.lib.format.read_array_header_1_0(file)[0]
+                    shape, _, kind = np.lib.format.read_array_header_1_0(file)
+                    _expect(kind.kind in "biuf", f"{name} holds no numbers")
+                    shapes[name.removesuffix(".npy")] = shape
         return shapes
 
     @cached_property

@@ -146,6 +146,9 @@ def test_crowds_are_left_out_and_counted_or_included(tree):
         (DOG, [[-9, -9, -9, -5, -5, -5]], "invalid mask"),
         (DOG, {"size": [300, 400], "counts": [1, 2]}, "invalid mask"),
         (DOG, {"size": [300, 400], "counts": "garbage"}, "invalid mask"),
+        (DOG, {"size": [300, 400], "counts": ";k4"}, "invalid mask"),  # which pycocotools reads, and more than it has
+        (DOG, {"size": [300, 400], "counts": ";k\x00"}, "invalid mask"),
+        (DOG, {"size": [300, 400], "counts": "oo"}, "invalid mask"),
         (DOG, {"size": [30, 40], "counts": [1200]}, "invalid mask"),
         (DOG, {"counts": None}, "invalid mask"),
         (DOG, 3, "invalid mask"),

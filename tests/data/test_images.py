@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import os
 import random
 
 import numpy as np
@@ -81,12 +82,24 @@ def test_what_cannot_be_opened_is_refused(tmp_path, monkeypatch, read):
     with pytest.raises(ImageError, match="directory"):
         read(tmp_path)
 
-    def denied(*_):
+    def denied(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Image, "open", denied)
     with pytest.raises(ImageError, match="Permission denied"):
         read(tmp_path / "image.JPEG")
+
+
+def test_postscript_which_other_programs_read_is_no_image(tmp_path, monkeypatch):
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
+    path = tmp_path / "image.JPEG"
+    RGB.save(path, "EPS")
+    with pytest.raises(ImageError, match="^no image$"):
+        read_image(path)
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("read", [read_image, image_size])

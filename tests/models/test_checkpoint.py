@@ -159,7 +159,7 @@ def test_the_trap_of_the_test_above_works(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [[torch.zeros(2)], {"a": {"b": torch.zeros(2)}}, {"a": 1.0}, torch.zeros(2), "text"]
+    "content", [[torch.zeros(2)], {"a": {"b": torch.zeros(2)}}, {"a": 1.0}, {1: torch.zeros(2)}, torch.zeros(2), "text"]
 )
 def test_anything_but_a_state_dict_is_refused(content, tmp_path):
     torch.save(content, tmp_path / "a.pt")

@@ -231,6 +231,9 @@ DAMAGED_MAPS = {
     "smaller heatmaps": in_maps(lambda maps: {"heatmap": maps["heatmap"][:, 1:]}),
     "fewer boxes": in_maps(lambda maps: {"box": maps["box"][:2]}),
     "fewer labels": in_maps(lambda maps: {"label": maps["label"][:2]}),
+    "images of other channels": in_maps(lambda maps: {"image": maps["image"].repeat(2, 1)}),
+    "another array": in_maps(lambda maps: {"other": np.zeros(1)}),
+    "labels as long as memory": in_maps(lambda maps: {"label": np.array(["x"] * len(maps["label"]), "U1000")}),
     "maps of other samples": in_maps(lambda maps: {"sample_id": maps["sample_id"] + 1000}),
 }
 

@@ -5,6 +5,8 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+from matplotlib import rc_context
+
 from canonxai.files import file_name
 from canonxai.report.figures import curves, heatmaps, localization, pareto, perturbation, reliability, scatter
 from canonxai.report.figures.style import save
@@ -35,10 +37,11 @@ def draw_all(report: Report, folder: Path, samples: Sequence[int] | None = None)
         pareto.draw(report),
     )
     paths = []
-    for name, figure in figures:
-        name = file_name(name)  # of which parts are names that strangers gave
-        save(figure, folder / name)
-        paths.append(folder / f"{name}.png")
+    with rc_context({"text.parse_math": False}):  # a $ in a name is a letter
+        for name, figure in figures:
+            name = file_name(name)  # of which parts are names that strangers gave
+            save(figure, folder / name)
+            paths.append(folder / f"{name}.png")
     return paths
 
 
