@@ -1,10 +1,13 @@
 """Which devices a config chooses, without any being there."""
 
+import os
+
 import pytest
 import torch
 
 from canonxai.assemble import build_trainer, choose_devices
 from canonxai.errors import UserError
+from canonxai.parallel import PER_CORE
 
 
 @pytest.fixture
@@ -34,6 +37,17 @@ def test_a_gpu_is_taken_where_there_is_one_and_a_process_gets_one_device(
     cfg = config(*overrides)
     assert choose_devices(cfg) == devices
     assert (cfg.trainer.accelerator, cfg.trainer.devices) == (accelerator, first)
+
+
+@pytest.mark.parametrize(
+    ("count", "devices", "most"), [(0, "1000000", PER_CORE * os.cpu_count()), (4, "5", 4), (2, "[0,1,2]", 2)]
+)
+def test_more_devices_than_the_machine_has_are_refused(config, gpus, count, devices, most):
+    gpus(count)
+    with pytest.raises(
+        UserError, match=f"trainer.devices: expected a number from 1 to {most}, a list of GPUs, or auto"
+    ):
+        choose_devices(config("trainer=ddp", f"trainer.devices={devices}"))
 
 
 def test_a_gpu_that_is_not_there_is_told(config, gpus):
