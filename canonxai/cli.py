@@ -7,6 +7,7 @@ one line, with exit code 1; ``HYDRA_FULL_ERROR=1`` shows the traceback instead.
 import functools
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,7 @@ def command(main: Callable[[], Any]) -> Callable[[], Any]:
 
     @functools.wraps(main)
     def wrapper() -> Any:
+        sys.argv[1:] = map(at_home, sys.argv[1:])
         allow(sys.argv[1:])
         if FULL_ERROR:
             return main()
@@ -72,6 +74,15 @@ def command(main: Callable[[], Any]) -> Callable[[], Any]:
             del os.environ["HYDRA_FULL_ERROR"]
 
     return wrapper
+
+
+def at_home(argument: str) -> str:
+    """An override with the home folder for a leading ``~``, which shells leave there, and Hydra cannot read.
+
+    >>> at_home("data.root=~/data") == f"data.root={Path.home()}/data"
+    True
+    """
+    return re.sub("(?<=[=,])~(?=/|$)", lambda _: str(Path.home()), argument)
 
 
 def job(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:

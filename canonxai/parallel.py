@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from canonxai.errors import UserError, check
 from canonxai.signals import RESUMABLE, Interrupted
 
+PER_CORE = 4  #: so many processes at most; more, as by a slip of the finger, would take all memory
 PARENT = "CANONXAI_PARENT"  #: in the environment of a process that another one started: that one's id
 
 
@@ -65,20 +66,19 @@ def devices_of(accelerator: str, devices: Any) -> list[int]:
     """The devices that ``trainer.devices`` stands for, one a process: a number, a list of GPUs, or all for ``auto``.
 
     Raises:
-        UserError: if it stands for none, or for more than the machine has GPUs or cores.
+        UserError: if it stands for none, or for more than this machine has.
     """
     import torch
 
     is_cpu = accelerator == "cpu"
-    there = (os.cpu_count() or 1) if is_cpu else torch.cuda.device_count()
+    most = PER_CORE * (os.cpu_count() or 1) if is_cpu else max(torch.cuda.device_count(), 1)
     if devices in ("auto", -1, "-1"):
-        devices = 1 if is_cpu else there
-    chosen = list(range(devices)) if isinstance(devices, int) else devices
-    is_right = isinstance(chosen, list) and len(chosen) > 0 and all(isinstance(number, int) for number in chosen)
-    check(is_right, "trainer.devices", "a number >= 1, a list of GPUs, or auto", devices)
-    unit = "cores" if is_cpu else "GPUs"
-    check(len(chosen) <= there, "trainer.devices", f"at most the {there} {unit} of this machine", devices)
-    return list(chosen)
+        devices = 1 if is_cpu else torch.cuda.device_count()
+    is_list = isinstance(devices, list) and all(isinstance(number, int) for number in devices)
+    count = len(devices) if is_list else devices
+    is_right = isinstance(count, int) and 1 <= count <= most
+    check(is_right, "trainer.devices", f"a number from 1 to {most}, a list of GPUs, or auto", devices)
+    return list(devices if is_list else range(devices))
 
 
 def parent() -> int | None:

@@ -5,6 +5,7 @@ import re
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -83,7 +84,12 @@ def test_a_multirun_without_failures_ends_with_zero(cli, tmp_path):
         (["metric.input_perturbation.steps=0"], "metric.input_perturbation.steps: expected an integer >= 1, got 0"),
         (["data.size=0"], "data.size: expected an integer >= 1, got 0"),
         (["model.checkpoint=nowhere.pt"], "model.checkpoint: expected a file, got 'nowhere.pt'"),
+        *(([f"model.checkpoint={path}"], f"got '{Path.home()}/no.pt'") for path in ("~/no.pt", '"~/no.pt"')),
         (["data=imagenet"], "data.root: expected a folder, got None. Give data.root=PATH"),
+        (
+            ["data=imagenet", "data.root=~/nowhere"],
+            f"data.root: expected an existing folder, got '{Path.home()}/nowhere'",
+        ),
         (["hydra.run.dir=/proc/nowhere"], "/proc/nowhere"),
         (["no_equal_sign"], "missing EQUAL"),
         (["allow_targets=mine.A"], "allow_targets: .* is not a ListConfig"),

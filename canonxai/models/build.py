@@ -1,13 +1,13 @@
 """The network that a model config names, with the weights that it names."""
 
 import logging
-from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 from torch import nn
 
 from canonxai.config import build
+from canonxai.data.paths import user_path
 from canonxai.errors import UserError
 from canonxai.models.checkpoint import load_weights
 
@@ -50,7 +50,7 @@ def build_network(cfg: DictConfig, label_space: str, trained: bool = True) -> nn
             "Give a local file by model.checkpoint=PATH."
         ) from error
     if trained and cfg.get("checkpoint") is not None:
-        load_weights(model, Path(cfg.checkpoint))
+        load_weights(model, user_path(cfg.checkpoint))
     elif trained and "weights" in net and not net.weights:
         log.warning("model: random weights, as model.net.weights=%s and model.checkpoint=null", net.weights)
     elif trained and "weights" not in net:
