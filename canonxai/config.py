@@ -56,7 +56,7 @@ class Data:
     num_workers: int = MISSING
     on_error: str = "exclude"
     cache: str | None = None
-    shard: str | None = None  # i/n: this job computes every n-th batch, from the i-th on
+    shard: str | None = None  # i/n: this job computes the i-th of n parts of the batches
 
 
 @dataclass
