@@ -215,7 +215,9 @@ def methods_together(overrides: Sequence[str]) -> list[str]:
     return [str(name) for name in chosen[-1]] if chosen and isinstance(chosen[-1], list) else []
 
 
-_SECRET = re.compile("key|token|secret|pass|.pwd|credential|auth|cookie|session|private|dsn|_pat$|_url$", re.IGNORECASE)
+_SECRET = re.compile(
+    "key|token|secret|pass|.pwd|credential|auth|cookie|session|private|dsn|bearer|webhook|_pat$|_url$", re.IGNORECASE
+)
 
 
 def _environment(name: str, *default: Any) -> str | None:
