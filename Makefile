@@ -36,7 +36,7 @@ bench: .venv/.test  ## measure speed and memory beside peers, on an idle machine
 
 advisories: .venv/.test  ## look for known vulnerabilities of what is installed, before a release; asks a database on the internet
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[advisories]'
-	$(BIN)/python -m pip_audit --skip-editable
+	$(BIN)/python -m pip_audit --skip-editable --vulnerability-service osv # PyPI's passes over what it does not know
 
 docs:  ## put the figures of the README's studies, computed before, into the README
 	$(BIN)/python -m canonxai.report.readme README.md multirun/paper/report multirun/architectures/report multirun/threshold/report

@@ -56,7 +56,7 @@ class Data:
     num_workers: int = MISSING
     on_error: str = "exclude"
     cache: str | None = None
-    shard: str | None = None  # i/n: this job computes every n-th batch, from the i-th on
+    shard: str | None = None  # i/n: this job computes the i-th of n parts of the batches
 
 
 @dataclass
@@ -215,7 +215,9 @@ def methods_together(overrides: Sequence[str]) -> list[str]:
     return [str(name) for name in chosen[-1]] if chosen and isinstance(chosen[-1], list) else []
 
 
-_SECRET = re.compile("key|token|secret|pass|.pwd|credential|auth|cookie|session|private|dsn|_pat$|_url$", re.IGNORECASE)
+_SECRET = re.compile(
+    "key|token|secret|pass|.pwd|credential|auth|cookie|session|private|dsn|bearer|webhook|_pat$|_url$", re.IGNORECASE
+)
 
 
 def _environment(name: str, *default: Any) -> str | None:

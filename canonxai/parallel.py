@@ -1,6 +1,7 @@
 """Several processes on one cell: each computes a share of its batches, and all write to the cell's folder.
 
-A share is every n-th batch. Jobs of a cluster are given theirs by ``data.shard=i/n``; with ``trainer.devices=N`` the
+A share is the i-th of n parts of the batches, which are beside each other, so that the share's files can become few
+before others are computed. Jobs of a cluster are given theirs by ``data.shard=i/n``; with ``trainer.devices=N`` the
 process splits its own once more, and starts a process for each other device. No process waits for another before the
 end, each has one device and the very batches that a single process has, so results are the same to the bit.
 """
@@ -24,14 +25,14 @@ PARENT = "CANONXAI_PARENT"  #: in the environment of a process that another one 
 
 @dataclass(frozen=True)
 class Share:
-    """The batches ``index``, ``index + count``, ``index + 2 count``, ...
+    """Of ``count`` equal parts of all batches, that at ``index``.
 
     >>> Share.of("2/3")
     Share(index=1, count=3)
-    >>> [batch for batch in range(12) if batch in Share.of("2/3")]
-    [1, 4, 7, 10]
-    >>> [batch for batch in range(12) if batch in Share.of("2/3").split(1, 2)]
-    [4, 10]
+    >>> Share.of("2/3").batches(12)
+    range(4, 8)
+    >>> Share.of("2/3").split(1, 2).batches(12)
+    range(6, 8)
     """
 
     index: int = 0
@@ -53,10 +54,11 @@ class Share:
 
     def split(self, rank: int, world: int) -> "Share":
         """The part of it that one of ``world`` processes has."""
-        return Share(self.index + self.count * rank, self.count * world)
+        return Share(self.index * world + rank, self.count * world)
 
-    def __contains__(self, batch: int) -> bool:
-        return batch % self.count == self.index
+    def batches(self, total: int) -> range:
+        """Which they are of ``total``; the first share is never empty."""
+        return range(*(-(-total * index // self.count) for index in (self.index, self.index + 1)))
 
     def __str__(self) -> str:
         return f"{self.index + 1}/{self.count}"

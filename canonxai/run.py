@@ -108,7 +108,7 @@ def compute(cells: Sequence[tuple[DictConfig, Path]], names: Mapping[Path, str])
                 stack.callback(output.close_logger, failed=True)
             outputs[0].open_logger()
         done = [set(output.store.done) for output in outputs]
-        data.todo = [batch for batch in range(data.batches) if batch in own and not all(batch in d for d in done)]
+        data.todo = [batch for batch in own.batches(data.batches) if not all(batch in d for d in done)]
         if any(done):
             log.info("resume: %s of %d batches are there", ", ".join(str(len(d)) for d in done), data.batches)
         module, console = Explainers(explainers, done), output_console()

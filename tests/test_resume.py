@@ -9,7 +9,6 @@ import sys
 import time
 import uuid
 
-import jaxtyping
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -262,16 +261,15 @@ def test_nothing_depends_on_the_clock(undisturbed, cell, tmp_path, monkeypatch):
     assert results(tmp_path / "cell") == undisturbed
 
 
-def test_a_loading_process_that_dies_is_told_and_the_run_can_go_on(
-    undisturbed, complete_folder, cell, tmp_path, monkeypatch
-):
-    # torch tells it by an error from wherever the process is, which checks of shapes take for one of theirs
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+def test_a_loading_process_that_dies_is_told_and_the_run_can_go_on(start, undisturbed, complete_folder, cell, tmp_path):
     killer = tmp_path / "loader"
     killer.touch()
-    with pytest.raises(UserError, match="data.num_workers: expected loading processes that live, .*same command"):
-        cell(f"+data.killer={killer}", "data.num_workers=1")
-    assert len(Store(tmp_path / "cell", pq.read_schema(complete_folder / "samples.parquet")).done) <= 3
+    # torch tells it by an error from wherever the process is, which checks of types would take for one of theirs
+    with start(f"+data.killer={killer}", "data.num_workers=1", "hydra.run.dir=cell") as process:
+        told = process.communicate(timeout=300)[1]
+    assert process.returncode == 1 and "Traceback" not in told
+    assert "data.num_workers: expected loading processes that live, got" in told and "the same command goes on" in told
+    assert len(Store(tmp_path / "cell", pq.read_schema(complete_folder / "samples.parquet")).done) <= 4
     killer.unlink()
     cell(f"+data.killer={killer}", "data.num_workers=2")
     assert results(tmp_path / "cell") == undisturbed
@@ -436,8 +434,23 @@ def test_shares_are_a_partition_and_so_are_those_of_their_processes():
     for count in (1, 2, 3):
         for world in (1, 2, 5):
             shares = [Share(index, count).split(rank, world) for index in range(count) for rank in range(world)]
-            assert sorted(batch for share in shares for batch in range(40) if batch in share) == list(range(40))
-            assert all((share.index % count) == index // world for index, share in enumerate(shares))
+            for total in (1, 3, 40):
+                assert [batch for share in shares for batch in share.batches(total)] == list(range(total))
+                assert {len(share.batches(total)) for share in shares} <= {
+                    total // len(shares),
+                    -(-total // len(shares)),
+                }
+                whole = [len(Share(index, count).batches(total)) for index in range(count)]
+                own = [sum(len(s.batches(total)) for s in shares[i * world : (i + 1) * world]) for i in range(count)]
+                assert own == whole
+
+
+def test_shards_one_after_another_leave_few_files(cell, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "GROUP", 3)
+    for index in (1, 2):
+        cell(f"data.shard={index}/3", "data.batch_size=1")
+    names = sorted(path.name for path in (tmp_path / "cell/parts").glob("part-*"))
+    assert [(int(name[5:13]), int(name[14:22])) for name in names] == [(0, 3), (3, 6), (6, 9), (9, 10)]
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2"])

@@ -224,6 +224,8 @@ def test_no_secret_of_the_environment_gets_into_a_file(stranger, cli, tmp_path, 
         ("SESSION_ID", "x"),
         ("DB_PASS", "x"),
         ("SSHPASS", "x"),
+        ("CHAT_WEBHOOK", "x"),
+        ("BEARER", "x"),
         ("MYSQL_PWD", "x"),
     ],
 )

@@ -25,7 +25,7 @@ class Images:
     Args:
         size: how many.
         pause: seconds that an image takes to load.
-        killer: the process that loads image 7 dies while this file exists: ``loader`` if it loads for another,
+        killer: the process that loads image 9 dies while this file exists: ``loader`` if it loads for another,
             ``helper`` if it helps another.
     """
 
@@ -42,7 +42,7 @@ class Images:
 
     def __getitem__(self, index: int) -> Sample | Excluded:
         time.sleep(self.pause)
-        if index == 7 and self.killer and Path(self.killer).exists():
+        if index == 9 and self.killer and Path(self.killer).exists():
             dies = os.getpid() != self.main if Path(self.killer).name == "loader" else PARENT in os.environ
             if dies:
                 os.kill(os.getpid(), signal.SIGKILL)

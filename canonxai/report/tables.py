@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,11 @@ def markdown(report: Report) -> str:
     blocks = []
     for network, methods in _blocks(report).items():
         shown = [column for column in SHOWN if any(column[:2] in row for row in methods.values())]
-        lines = [f"{network}, original → canonized:", "", "| method | " + " | ".join(c[2] for c in shown) + " |"]
+        lines = [
+            f"{_markdown(network)}, original → canonized:",
+            "",
+            "| method | " + " | ".join(c[2] for c in shown) + " |",
+        ]
         lines.append("| --- |" + " --- |" * len(shown))
         for rows in methods.values():
             cells = []
@@ -112,7 +117,7 @@ def markdown(report: Report) -> str:
                 row = rows.get((metric, stratum))
                 mark = marks.get(row.effect, "") if row else ""
                 cells.append(mark + (_change(row, " → ") if row else "") + mark)
-            lines.append(f"| {next(iter(rows.values())).title} | " + " | ".join(cells) + " |")
+            lines.append(f"| {_markdown(next(iter(rows.values())).title)} | " + " | ".join(cells) + " |")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 
@@ -176,6 +181,11 @@ def _tex(text: str) -> str:
     """Text that every LaTeX compiles; a character that it may not know is told by its code point."""
     known = (_TEX.get(c) or (c if c.isascii() else rf"\texttt{{U+{ord(c):04X}}}") for c in _plain(text))
     return "".join(known)
+
+
+def _markdown(text: str) -> str:
+    """Text in a cell of a table, without HTML."""
+    return escape(_plain(text), quote=False).replace("|", r"\|")
 
 
 def _plain(text: str) -> str:

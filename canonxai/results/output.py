@@ -137,7 +137,7 @@ class CellOutput:
             if (summary := complete(self.folder, plain(self.cfg))) is not None:
                 return summary  # another shard was faster
             self.store.refresh()
-            own = [batch for batch in range(self.data.batches) if batch in share]
+            own = share.batches(self.data.batches)
             count = sum(batch in self.store.done for batch in own)
             check(count == len(own), "trainer", f"all {len(own)} batches to be explained", count)
             if len(self.store.done) < self.data.batches:

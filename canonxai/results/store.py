@@ -88,7 +88,10 @@ class Part:
         content = self.path.read_bytes()
         if zlib.crc32(content) != self.checksum:
             raise DamagedError
-        return pq.read_table(pa.BufferReader(content))
+        table = pq.read_table(pa.BufferReader(content))
+        if len(_notes(table)) != self.stop - self.start:  # it has another name than it was given
+            raise DamagedError
+        return table
 
 
 class Store:

@@ -11,7 +11,7 @@ from canonxai.report.claims import read_claims
 from canonxai.report.comparison import Statistics
 from canonxai.report.report import Report
 from canonxai.report.tables import _tex, latex, markdown, write_tables
-from tests.report.study import write_study
+from tests.report.study import write_cell, write_study
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +100,14 @@ def test_latex_has_every_row_of_a_table(report, folder, name):
         means = dict(zip(head, zip(*rows, strict=True), strict=True))["mean"]
         assert means == tuple("--" if row.mean is None else f"{row.mean:.6g}" for row in report.results)
         assert {row[head.index("stratum")] for row in rows} >= {"all", r"box \textless{} 25 \%"}
+
+
+def test_names_of_strangers_are_text_in_one_cell_of_markdown(tmp_path):
+    for canonize in (False, True):
+        write_cell(tmp_path, "resnet18", "ebp", canonize, title="<b>x|y\n# z", summary={"model": "<i>\nm"})
+    text = markdown(Report(read_study([tmp_path]), Statistics(), read_claims("icip2022")))
+    assert text.startswith("&lt;i&gt; m on scenes, original → canonized:\n")
+    assert r"| &lt;b&gt;x\|y # z | " in text and "<" not in text.replace("< 25", "")
 
 
 def test_names_of_strangers_are_escaped_in_latex():

@@ -196,6 +196,14 @@ def test_a_damaged_part_is_told_and_lacking(store, caplog, change):
     assert finished(again) == 6
 
 
+def test_a_part_of_more_batches_by_name_than_it_holds_is_told(store, caplog):
+    """A stranger's name of a hundred million batches would fill the memory."""
+    store.write(0, batch(0))
+    path = parts(store)[0]
+    renamed = path.rename(path.with_name(path.name.replace("-00000001-", "-00300000-")))
+    assert Store(store.folder, SCHEMA).done == set() and f"{renamed} is damaged" in caplog.text
+
+
 def test_a_part_that_is_damaged_later_is_never_merged(store):
     store.write(0, batch(0))
     store.write(1, batch(2))
