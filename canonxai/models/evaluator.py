@@ -9,6 +9,7 @@ import copy
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int64, Real, UInt8
@@ -157,26 +158,19 @@ class Evaluator(nn.Module):
     def _logits(self, image: Real[Tensor, "n channels height width"]) -> Float[Tensor, "n classes"]:
         size = self.batch_size.size
         if not self.is_compiled or not size < 2 * len(image) <= 2 * size:
-            logits: Tensor = self.network(self._normalized(image))
+            logits: Tensor = self.network(self._normalized(image, len(image)))
             return logits
         if self._compiled is None:
             mode = "max-autotune" if image.is_cuda else "default"
-            self._compiled = torch.compile(self._in_one, dynamic=False, mode=mode)
-        missing = size - len(image)
-        filled = torch.cat([image, image.new_zeros(missing, *image.shape[1:])]) if missing else image
-        return self._compiled(filled.contiguous(memory_format=self.layout))[: len(image)]
+            self._compiled = torch.compile(partial(self.network), dynamic=False, mode=mode)
+        logits = self._compiled(self._normalized(image, size))
+        return logits[: len(image)]
 
-    def _in_one(self, image: Real[Tensor, "n channels height width"]) -> Float[Tensor, "n classes"]:
-        """What is compiled: the input is made and used in one go."""
-        logits: Tensor = self.network(self.normalize(image, self.precision.dtype))
-        return logits
-
-    def _normalized(self, image: Real[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """The network's input.
+    def _normalized(self, image: Real[Tensor, "n c h w"], rows: int) -> Float[Tensor, "rows c h w"]:
+        """The network's input, at least so many rows, of which those without an image hold anything.
 
         Always the same memory: a new tensor costs more, in page faults, than all that is written into it.
         """
-        rows = len(image)
         if self._input.shape[1:] != image.shape[1:] or self._input.device != image.device or len(self._input) < rows:
             like = torch.zeros(rows, *image.shape[1:], dtype=self.precision.dtype, device=image.device)
             self._input = like.contiguous(memory_format=self.layout)
@@ -184,8 +178,9 @@ class Evaluator(nn.Module):
             # of an image's size: on a CPU, a row of equal shape is added ten times as fast as three values
             self._scale = torch.empty_like(self._input[:1]).copy_(1 / (255 * std))
             self._shift = torch.empty_like(self._input[:1]).copy_(-mean / std)
-        input = self._input[:rows].copy_(image)
-        return torch.addcmul(self._shift, input, self._scale, out=input)
+        input = self._input[: len(image)].copy_(image)
+        torch.addcmul(self._shift, input, self._scale, out=input)
+        return self._input[:rows]
 
 
 def _form(model: nn.Module, network: str) -> tuple[nn.Module, bool]:
