@@ -30,7 +30,7 @@ class Report:
     @cached_property
     def results(self) -> list[Result]:
         """Each cell x metric x stratum."""
-        return results(self.study)
+        return results(self.study, self.statistics)
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
