@@ -372,8 +372,13 @@ def test_the_sentence_tells_which_of_several_variants_is_the_largest(rows):
     assert f"on {largest.model}, {largest.original:.3f}" in sentence([first])
 
 
-def test_the_sentence_of_a_study_without_pairs_and_of_one_that_defines_nothing(rows):
-    assert sentence([]) == "No canonized cell has an original twin: there is nothing to compare."
+def test_the_sentence_of_pairs_without_a_metric_that_has_a_direction(rows):
+    undirected = [row for row in rows if row.higher_is_better is None]
+    expected = "6 pairs of canonized and original maps, but no metric of which more or less is better."
+    assert sentence(undirected, pairs=6) == expected
+
+
+def test_the_sentence_of_a_study_without_pairs_and_of_one_that_defines_nothing():
+    assert sentence([], pairs=0) == "No canonized cell has an original twin: there is nothing to compare."
     nothing = Comparison(*[""] * 6, "m", "all", True, 0, 3)
     assert "1 undefined" in sentence([nothing]) and "– → –" in sentence([nothing])
-    assert sentence([replace(rows[0], higher_is_better=None)]).startswith("No canonized")
