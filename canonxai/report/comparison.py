@@ -22,7 +22,7 @@ from canonxai.report.statistics import (
     permutations,
     probability_better,
 )
-from canonxai.results.statistics import mean_with_interval
+from canonxai.results.statistics import Mean, mean_with_interval
 from canonxai.results.summary import STRATA, is_in
 
 RESAMPLE = ("image", "class")
@@ -53,6 +53,19 @@ class Statistics:
         if self.resample == "class":
             return interval_by_class(difference, label.astype(np.int64))
         return interval_of_mean(difference)
+
+    def mean(self, values: Float[np.ndarray, " n"], label: Float[np.ndarray, " n"]) -> Mean:
+        """The mean of one state with its 95 % interval: by image the percentile interval that its summary has.
+
+        By class there is no interval if an image has no label.
+        """
+        mean = mean_with_interval(values)
+        if self.resample != "class":
+            return mean
+        defined = ~np.isnan(values)
+        values, label = values[defined], label[defined]
+        interval = Interval(None, None) if np.isnan(label).any() else interval_by_class(values, label.astype(np.int64))
+        return mean._replace(low=interval.low, high=interval.high)
 
     def contrast(
         self, difference: Float[np.ndarray, " n"], chosen: Bool[np.ndarray, " n"], label: Float[np.ndarray, " n"]
@@ -116,15 +129,16 @@ class Comparison:
     effect: str = "undefined"
 
 
-def results(study: Study) -> list[Result]:
+def results(study: Study, statistics: Statistics) -> list[Result]:
     """The means of every cell."""
     rows = []
     for cell in study.cells:
-        box = cell.column("box_fraction")
+        box, label = cell.column("box_fraction"), cell.column("label")
         for metric, higher_is_better in cell.metrics.items():
             values = cell.column(metric)
             for stratum in STRATA:
-                mean = mean_with_interval(values[is_in(stratum, box)])
+                inside = is_in(stratum, box)
+                mean = statistics.mean(values[inside], label[inside])
                 rows.append(
                     Result(
                         cell.data, cell.model, cell.method, cell.title, cell.state, cell.name, metric, stratum,
@@ -190,7 +204,7 @@ def _compare(
     if not used.any():
         return row
     difference = difference[used]
-    before, after = (mean_with_interval(values[used]) for values in (original, canonized))
+    before, after = (statistics.mean(values[used], label[used]) for values in (original, canonized))
     interval = statistics.interval(difference, label[used])
     tested: dict[str, Any] = {}
     if higher_is_better is not None:

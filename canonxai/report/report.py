@@ -30,7 +30,7 @@ class Report:
     @cached_property
     def results(self) -> list[Result]:
         """Each cell x metric x stratum."""
-        return results(self.study)
+        return results(self.study, self.statistics)
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
@@ -85,16 +85,18 @@ class Report:
     def sentence(self) -> str:
         """The study in a sentence."""
         counted = [row for row in self.comparisons if row.stratum == "all" and row.higher_is_better is not None]
+        pairs = f"{_plural(len(self.study.pairs), 'pair')} of canonized and original maps"
+        if not counted and self.study.pairs:
+            return f"{pairs}, but no metric of which more or less is better."
         if not counted:
             return "No canonized cell has an original twin: there is nothing to compare."
         effects = [row.effect for row in counted]
         parts = ", ".join(f"{effects.count(effect)} {effect}" for effect in dict.fromkeys(sorted(effects)))
         largest = max(counted, key=lambda row: abs(row.difference or 0))
         return (
-            f"{_plural(len(self.study.pairs), 'pair')} of canonized and original maps, "
-            f"{_plural(len(counted), 'comparison')} over all images: {parts}. The largest: {largest.metric} of "
-            f"{largest.title} on {', '.join(_where(largest, counted))}, {format_number(largest.original)} → "
-            f"{format_number(largest.canonized)} ({format_difference(largest)})."
+            f"{pairs}, {_plural(len(counted), 'comparison')} over all images: {parts}. The largest: "
+            f"{largest.metric} of {largest.title} on {', '.join(_where(largest, counted))}, "
+            f"{format_number(largest.original)} → {format_number(largest.canonized)} ({format_difference(largest)})."
         )
 
 

@@ -82,7 +82,7 @@ def both_defined(pair, metric, stratum):
 
 
 def test_results_are_the_means_of_every_cell_metric_and_stratum(study):
-    found = results(study)
+    found = results(study, Statistics())
     assert len(found) == len(study.cells) * len(METRICS) * len(LIMITS)
     for cell in study.cells:
         for metric in METRICS:
@@ -102,12 +102,35 @@ def test_results_are_the_means_of_every_cell_metric_and_stratum(study):
 
 
 def test_results_are_what_the_cells_own_summaries_say(study):
-    for one in results(study):
+    for one in results(study, Statistics()):
         cell = next(cell for cell in study.cells if cell.name == one.cell)
         expected = cell.summary["metrics"][one.metric]["strata"][one.stratum]
         assert (one.mean, one.low, one.high, one.images, one.undefined) == tuple(
             expected[key] for key in ("mean", "low", "high", "n", "undefined")
         )
+
+
+def test_means_of_states_are_drawn_by_class_where_differences_are(study):
+    by_class = Statistics(resample="class")
+    found, compared = results(study, by_class), comparisons(study, by_class)
+    for pair in study.pairs:
+        keys = {"model": pair.canonized.model, "method": pair.canonized.method, "metric": "localization"}
+        original, canonized, label, _ = both_defined(pair, "localization", "all")
+        one = row(compared, stratum="all", **keys)
+        for side, values in (("original", original), ("canonized", canonized)):
+            expected = pytest.approx(tuple(interval_by_class(values, label.astype(np.int64))))
+            assert (getattr(one, f"{side}_low"), getattr(one, f"{side}_high")) == expected
+        samples = [s for s in table(pair.original) if s["localization"] is not None]
+        values, label = (np.array([s[key] for s in samples]) for key in ("localization", "label"))
+        one = row(found, cell=pair.original.name, metric="localization", stratum="all")
+        assert (one.mean, one.images) == (pytest.approx(values.mean()), len(values))
+        assert (one.low, one.high) == pytest.approx(tuple(interval_by_class(values, label.astype(np.int64))))
+
+
+def test_a_mean_by_class_needs_all_labels():
+    values, label = np.arange(4.0), np.array([0, 0, 1, np.nan])
+    assert Statistics(resample="class").mean(values, label) == (1.5, None, None, 4, 0)
+    assert Statistics().mean(values, label) == mean_with_interval(values)
 
 
 # comparisons
@@ -153,7 +176,14 @@ def test_what_one_side_does_not_define_is_counted_and_never_in_a_mean(study, row
     assert (found.images, found.undefined) == (36, 4)
     numbers = [getattr(r, f.name) for r in rows for f in fields(r) if isinstance(getattr(r, f.name), float)]
     assert np.isfinite(numbers).all()
-    cell = row(results(study), model="resnet18", method="ebp", state="original", metric="localization", stratum="all")
+    cell = row(
+        results(study, Statistics()),
+        model="resnet18",
+        method="ebp",
+        state="original",
+        metric="localization",
+        stratum="all",
+    )
     assert (cell.images, cell.undefined) == (37, 3)
 
 
@@ -168,7 +198,7 @@ def test_strata_hold_the_images_with_smaller_boxes_only(tmp_path):
         "box < 25 %": (2, pytest.approx(11 / 2)),
     }
     assert {r.stratum: (r.images, r.canonized) for r in compare(tmp_path)} == expected
-    of_cells = results(read_study([tmp_path]))
+    of_cells = results(read_study([tmp_path]), Statistics())
     assert {r.stratum: (r.images, r.mean) for r in of_cells if r.state == "canonized"} == expected
 
 
@@ -342,8 +372,13 @@ def test_the_sentence_tells_which_of_several_variants_is_the_largest(rows):
     assert f"on {largest.model}, {largest.original:.3f}" in sentence([first])
 
 
-def test_the_sentence_of_a_study_without_pairs_and_of_one_that_defines_nothing(rows):
-    assert sentence([]) == "No canonized cell has an original twin: there is nothing to compare."
+def test_the_sentence_of_pairs_without_a_metric_that_has_a_direction(rows):
+    undirected = [row for row in rows if row.higher_is_better is None]
+    expected = "6 pairs of canonized and original maps, but no metric of which more or less is better."
+    assert sentence(undirected, pairs=6) == expected
+
+
+def test_the_sentence_of_a_study_without_pairs_and_of_one_that_defines_nothing():
+    assert sentence([], pairs=0) == "No canonized cell has an original twin: there is nothing to compare."
     nothing = Comparison(*[""] * 6, "m", "all", True, 0, 3)
     assert "1 undefined" in sentence([nothing]) and "– → –" in sentence([nothing])
-    assert sentence([replace(rows[0], higher_is_better=None)]).startswith("No canonized")
