@@ -156,7 +156,7 @@ def guard(folder: Path) -> None:
     compose = ConfigLoaderImpl.load_configuration
     if hasattr(compose, "__wrapped__"):
         return
-    given: ContextVar[Sequence[str]] = ContextVar("given", default=())  # while the config of a sweep's job is composed
+    given: ContextVar[Sequence[str] | None] = ContextVar("given", default=None)  # while a sweep's job is composed
 
     @wraps(compose)
     def load_configuration(
@@ -169,7 +169,8 @@ def guard(folder: Path) -> None:
             raise UserError(
                 f"command line: expected names of options, got what Hydra cannot read ({error})."
             ) from error
-        check_hydra(cfg, folder, overrides, given.get() or overrides)
+        told = given.get()  # which may be nothing
+        check_hydra(cfg, folder, overrides, overrides if told is None else told)
         return cfg
 
     compose_job = ConfigLoaderImpl.load_sweep_config

@@ -183,6 +183,13 @@ def test_a_sweep_s_own_parameters_are_not_those_of_the_command_line(stranger, cl
     assert "seed: expected an integer" in done.stderr and "command line alone" not in done.stderr
 
 
+def test_nor_are_they_where_the_command_line_has_none(cli, tmp_path):
+    text = "defaults: [config, _self_]\nhydra: {mode: MULTIRUN, sweeper: {params: {data.cache: /anywhere}}}\nseed: -1"
+    (tmp_path / "mine.yaml").write_text(text)
+    done = cli("--config-dir", ".", "--config-name", "mine")
+    assert done.returncode == 1 and "data.cache: expected to be given on the command line alone" in done.stderr
+
+
 def test_what_the_command_line_allows_is_called(stranger, cli, tmp_path):
     done = cli("experiment=evil", "allow_targets=[evil.Evil]", *stranger("method: {_target_: evil.Evil}"))
     assert (tmp_path / "called").exists(), done.stderr
