@@ -189,6 +189,7 @@ def explained(model: nn.Module, count: int, side: int, settings: Settings) -> Ex
     scale = heatmap(attribution).abs().amax((1, 2)).view(-1, 1, 1, 1)
     return Explanation(
         sample_id=samples["sample_id"],
+        place=samples["place"],
         image=samples["image"],
         box=samples["box"],
         mask=samples["mask"],

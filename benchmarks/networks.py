@@ -81,7 +81,7 @@ def scenes(count: int, side: int) -> Batch:
     """Scenes of the embedded benchmark in any size."""
     dataset = Scenes(size=count, side=side)
     batch: Batch = default_collate([dataset[index] for index in range(count)])
-    batch["excluded"] = []
+    batch["place"], batch["excluded"] = torch.arange(count), []
     return batch
 
 

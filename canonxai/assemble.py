@@ -52,6 +52,11 @@ def build_data(cfg: DictConfig, metrics: Mapping[str, Metric]) -> tuple[DataModu
     dataset = build(cfg.data, "data", Data)
     if not getattr(dataset, "has_masks", True) and "mask" in (getattr(m, "region", "") for m in metrics.values()):
         log.warning("metric: the data has boxes alone, so region=mask evaluates the boxes")
+    for name, metric in metrics.items():
+        check(
+            cfg.data.batch_size % metric.group == 0, "data.batch_size",
+            f"a multiple of metric.{name}.group={metric.group}", cfg.data.batch_size,
+        )  # fmt: skip
     if cfg.data.cache is not None:
         dataset = Cached(dataset, cfg.data.cache, cfg.data.num_workers)
     names = dataset.classes if cfg.model.classes is None else read_names("model.classes", cfg.model.classes)

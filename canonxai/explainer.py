@@ -149,6 +149,7 @@ class Explainer(LightningModule):
         attribution = self._maps(query, self.canonizers) if original is None or self.canonizers else original
         explanation = Explanation(
             sample_id=batch["sample_id"],
+            place=batch["place"],
             image=batch["image"],
             box=batch["box"],
             mask=batch["mask"],

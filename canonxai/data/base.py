@@ -57,6 +57,7 @@ class Batch(TypedDict):
     label: Int64[Tensor, " batch"]
     box: Bool[Tensor, "batch height width"]
     mask: Bool[Tensor, "batch height width"]
+    place: Int64[Tensor, " batch"]  #: which of the batch's samples, readable or not, each is; ascending
     index: int  #: which batch of the data set it is
     excluded: list[tuple[Any, ...]]  #: fields of :class:`Excluded`
 
@@ -141,6 +142,8 @@ class DataModule(LightningDataModule):
         excluded = [sample for sample in samples if isinstance(sample, Excluded)]
         read = [sample for sample in samples if not isinstance(sample, Excluded)]
         batch: Batch = default_collate(read) if read else {"sample_id": torch.empty(0, dtype=torch.int64)}  # type: ignore[typeddict-item]
+        places = [place for place, sample in enumerate(samples) if not isinstance(sample, Excluded)]
+        batch["place"] = torch.tensor(places, dtype=torch.int64)
         batch["excluded"] = [astuple(entry) for entry in excluded]
         return batch
 

@@ -20,6 +20,7 @@ class Explanation:
 
     Attributes:
         sample_id: names of the samples.
+        place: which of the batch's samples each is, of which some may be missing; ascending.
         image: pixel values.
         box: union of the boxes of the label's objects.
         mask: the label's objects.
@@ -44,6 +45,7 @@ class Explanation:
     """
 
     sample_id: Int64[Tensor, " batch"]
+    place: Int64[Tensor, " batch"]
     image: UInt8[Tensor, "batch channels height width"]
     box: Bool[Tensor, "batch height width"]
     mask: Bool[Tensor, "batch height width"]
@@ -134,6 +136,7 @@ class Metric(ABC):
     """
 
     needs_original: ClassVar[bool] = False  #: whether ``Explanation.original`` must be there
+    group: int = 1  #: images that follow each other and must be in one batch, as they are compared with each other
 
     @property
     @abstractmethod

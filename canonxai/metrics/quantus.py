@@ -6,8 +6,9 @@ of other inputs, classes or parameters ``explain_func``: the same method in the 
 
 It gets one image at a time. In a batch, Quantus would divide maps by the largest value of all, and draw from global
 generators; so each score depends on its image alone, and on generators that begin anew at a function of (seed, sample
-id). Metrics that compare images with each other are refused. ROAD of Quantus 0.6.0 takes grey images alone; here it
-removes whole pixels of colour images. ``docs/references.md`` lists what runs and what does not.
+id). Metrics that compare images with each other get groups of ``group`` images, which follow each other in the data.
+What Quantus 0.6.0 does for grey images alone, or for networks of one form, is mended: see
+:mod:`canonxai.metrics.quantus_mends`. ``docs/references.md`` lists what each metric needs.
 """
 
 import difflib
@@ -17,28 +18,26 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
 from canonxai import random
 from canonxai.errors import UserError, check, check_choice
 from canonxai.metrics.base import Column, Explanation, Metric, heatmap
+from canonxai.metrics.quantus_mends import adapt, mended
 from canonxai.metrics.region import REGIONS
 from canonxai.models.snapshot import restored
 from canonxai.random import Stream
 
-#: why a metric has no score of one image
-OF_SEVERAL_IMAGES = {
-    **dict.fromkeys(
-        ("Consistency", "SensitivityN", "Sufficiency", "BatchSufficiency"), "compares images with each other"
-    ),
-    "Focus": "needs mosaics of several images",
-}
+#: metrics that compare images with each other
+OF_SEVERAL_IMAGES = ("BatchSufficiency", "Consistency", "Focus", "SensitivityN", "Sufficiency")
+OF_A_GROUP = "SensitivityN"  #: the one that gives a group a score, and not each image of it
 #: arguments that are the same for all metrics, and what an adapter sets them to
 FIXED = {"return_aggregate": False, "disable_warnings": True, "display_progressbar": False}
 PRESENTATION = ("aggregate_func", "default_plot_func", "kwargs")
@@ -58,6 +57,9 @@ class Quantus(Metric):
         region: ``box``, the union of the boxes of the true class, or ``mask``, the object itself.
         softmax: whether the network's output is a probability or a logit; ``None`` for what the metric has by default.
         curve: ``mean`` takes the mean of what metrics give that have several numbers an image.
+        group: how many images are compared with each other, >= 2, by metrics that do; their scores depend on it. It
+            divides ``data.batch_size``; the data's last group may be smaller. A score of the whole group stands at its
+            first image, so that each counts once.
 
     Raises:
         UserError: if Quantus is not installed, has no such metric, or refuses an argument; on a call, if the metric
@@ -71,14 +73,17 @@ class Quantus(Metric):
         region: str = "box",
         softmax: bool | None = None,
         curve: str | None = None,
+        group: int = 16,
     ) -> None:
         check_choice("metric.quantus.region", region, REGIONS)
         check_choice("metric.quantus.curve", curve, (None, "mean"))
+        check(group >= 2, "metric.quantus.group", "an integer >= 2", group)
         check(isinstance(arguments or {}, dict), "metric.quantus.arguments", "names and values", arguments)
         self.kind, self.name = kind(name), str(name)
         self.known = inspect.signature(self.kind).parameters
         self.arguments = {key: self._argument(key, value) for key, value in (arguments or {}).items()}
         self.region, self.softmax, self.curve = region, softmax, curve
+        self.group = group if self.name in OF_SEVERAL_IMAGES else 1
         self._built({})
 
     @property
@@ -90,65 +95,93 @@ class Quantus(Metric):
     @property
     def columns(self) -> dict[str, Column]:
         text = f"{self.name} of Quantus; null where it is not defined, as for a map that is constant or negative"
+        if self.group > 1:
+            text += f"; of {self.group} images that follow each other" + (
+                ", at the first of them" if self.name == OF_A_GROUP else ""
+            )
         return {self.column: Column(text, higher_is_better=self.kind.score_direction.value == "higher")}
 
     def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, " batch"]]:
-        scores = [self._score(batch, place) for place in range(len(batch.sample_id))]
-        return {self.column: torch.tensor(scores, dtype=torch.float64, device=batch.attribution.device)}
+        scores, group = torch.empty_like(batch.place, dtype=torch.float64), batch.place // self.group
+        for number in set(group.tolist()):
+            rows = group == number
+            scores[rows] = self._scores(some(batch, rows))
+        return {self.column: scores}
 
-    def _score(self, batch: Explanation, place: int) -> float:
-        """The score of one image; NaN where it is not defined."""
-        one = slice(place, place + 1)
-        sample, region = batch.sample_id[one], (batch.box if self.region == "box" else batch.mask)[one]
-        is_localisation = self.kind.evaluation_category.value == "Localisation"
-        seed = int(random.below(batch.seed, Stream.QUANTUS, sample, torch.full_like(sample, 2**31)))
+    def _scores(self, batch: Explanation) -> Float[Tensor, " batch"]:
+        """The scores of a group of images, or of one; NaN where they are not defined."""
+        scores = torch.full_like(batch.sample_id, torch.nan, dtype=torch.float64)
+        places = torch.arange(len(scores))
+        if self.name == "Focus":
+            if not (found := mosaics(batch)):
+                return scores
+            batch, places = found
+        is_defined = has_score(heatmap(batch.attribution))
+        if self.kind.evaluation_category.value == "Localisation":
+            is_defined = is_defined & self._region(batch).flatten(1).any(1)
+        (rows,) = is_defined.cpu().nonzero(as_tuple=True)
+        if len(rows) >= (1 if self.group == 1 or self.name == "Focus" else 2):
+            scores[places[rows]] = torch.from_numpy(self._of_quantus(some(batch, rows))).to(scores)
+        return scores
+
+    def _of_quantus(self, batch: Explanation) -> Float[np.ndarray, " batch"]:
+        """What Quantus makes of images whose maps have a score, alone or compared with each other."""
+        first = batch.sample_id[:1]
+        seed = int(random.below(batch.seed, Stream.QUANTUS, first, torch.full_like(first, 2**31)))
         try:
-            if is_localisation and not region.any():
-                raise UndefinedError
-            with warnings.catch_warnings(), seeded(seed, batch.attribution.device), any_precision(batch.network):
+            with warnings.catch_warnings(), mended(), seeded(seed, first.device), any_precision(batch.network):
                 warnings.simplefilter("ignore")
                 metric = self._built({"seed": seed, "num_classes": batch.logits.shape[1]})
-                if self.name == "ROAD":
-                    metric.perturb_func = of_pixels(metric.perturb_func)
-                    metric.a_size = batch.image[0].numel()  # of which it takes percentages
+                adapt(metric, batch.image[0].numel())
                 scores = metric(
                     model=batch.network,
-                    x_batch=batch.input[one].cpu().numpy(),
-                    y_batch=batch.target[one].cpu().numpy(),
-                    a_batch=as_quantus(heatmap(batch.attribution[one])),
-                    s_batch=region[:, None].cpu().numpy(),
                     channel_first=True,
-                    explain_func=explanations(batch, sample),
+                    explain_func=explanations(batch),
                     device=str(batch.attribution.device),
-                    batch_size=1,
+                    batch_size=len(batch.sample_id),
+                    **self._given(batch),
                     **({} if self.softmax is None else {"softmax": self.softmax}),
                 )
         except UndefinedError:
-            return float("nan")
+            return np.full(len(batch.sample_id), np.nan)
         except UserError:
             raise
         except Exception as error:  # of any kind, as Quantus checks little
             raise UserError(
-                f"metric.quantus: {self.name} of Quantus failed for sample {int(sample)}: {reason(error)}. "
+                f"metric.quantus: {self.name} of Quantus failed for sample {int(first)}: {reason(error)}. "
                 "Its arguments are in metric.quantus.arguments."
             ) from error
-        return self._number(scores)
+        return self._numbers(scores, len(batch.sample_id))
 
-    def _number(self, scores: Any) -> float:
-        """What Quantus returned for one image, as a number."""
+    def _given(self, batch: Explanation) -> dict[str, Any]:
+        """What the metric is called with."""
+        return {
+            "x_batch": batch.input.cpu().numpy(),
+            "y_batch": batch.target.cpu().numpy(),
+            "a_batch": as_quantus(heatmap(batch.attribution)),
+            "s_batch": self._region(batch)[:, None].cpu().numpy(),
+            **({"custom_batch": quadrants(batch)} if self.name == "Focus" else {}),
+        }
+
+    def _region(self, batch: Explanation) -> Bool[Tensor, "batch height width"]:
+        return batch.box if self.region == "box" else batch.mask
+
+    def _numbers(self, scores: Any, images: int) -> Float[np.ndarray, " images"]:
+        """What Quantus returned, as a number an image."""
         values: list[Any] = [*scores.values()] if isinstance(scores, Mapping) else scores
         try:
             numbers = np.asarray(values, dtype=np.float64).reshape(-1)
         except (TypeError, ValueError):  # not numbers, or of different lengths
             numbers = np.zeros(0)
         own = [key for key in self.known if key.startswith("return_") and key not in FIXED]
+        expected = 1 if self.name == OF_A_GROUP else images
         check(
-            len(numbers) == 1 or (self.curve == "mean" and len(numbers) > 1), "metric.name",
+            len(numbers) == expected or (self.curve == "mean" and expected == 1 and len(numbers) > 1), "metric.name",
             "a metric of Quantus that gives one number an image",
             f"{self.name}, which gives {len(numbers) or 'no list of numbers'}",
             "Take their mean by metric.quantus.curve=mean" + (f", or see its {', '.join(own)}." if own else "."),
         )  # fmt: skip
-        return float(numbers.mean())
+        return numbers if expected == images > 1 else np.array([numbers.mean()] + [np.nan] * (images - 1))
 
     def _argument(self, key: str, value: Any) -> Any:
         """An argument of the class, a function for its name."""
@@ -176,10 +209,7 @@ class Quantus(Metric):
 def kind(name: str | None) -> Any:
     """A metric's class."""
     quantus = imported()
-    kinds = {key: value for key, value in vars(quantus.metrics).items() if hasattr(value, "score_direction")}
-    kinds = {key: value for key, value in sorted(kinds.items()) if key not in OF_SEVERAL_IMAGES}
-    if why := OF_SEVERAL_IMAGES.get(str(name)):
-        raise UserError(f"metric.name: expected a metric of Quantus that scores one image, got {name!r}, which {why}.")
+    kinds = {key: value for key, value in sorted(vars(quantus.metrics).items()) if hasattr(value, "score_direction")}
     check(name in kinds, "metric.name", f"a metric of Quantus{near(str(name), kinds)}", name)
     return kinds[str(name)]
 
@@ -207,15 +237,6 @@ def functions() -> dict[str, Callable[..., Any]]:
     }
 
 
-def of_pixels(perturb: Callable[..., Any]) -> Callable[..., Any]:
-    """A perturbation of pixels, given places among the channel values, of a map that is repeated for each channel."""
-
-    def perturb_pixels(arr: Shaped[np.ndarray, "c h w"], indices: Int64[np.ndarray, " n"], **options: Any) -> Any:
-        return perturb(arr=arr, indices=np.unique(indices % arr[0].size), **options)
-
-    return perturb_pixels
-
-
 def near(name: str, choices: Mapping[str, Any]) -> str:
     """The choices that a misspelt name may have meant, or all of them."""
     meant = difflib.get_close_matches(name, choices, cutoff=0.7)
@@ -227,20 +248,80 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": .")
 
 
+def some(batch: Explanation, rows: Shaped[Tensor, " rows"]) -> Explanation:
+    """Some images of a batch, by a mask or by their places."""
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    chosen: dict[str, Any] = {
+        k: value[rows.to(value.device)] for k, value in values.items() if isinstance(value, Tensor)
+    }
+    return replace(batch, **chosen)
+
+
+def has_score(maps: Float[Tensor, "n height width"]) -> Bool[Tensor, " n"]:
+    """Which maps Quantus takes: neither constant, nor all negative, nor of values that are not finite."""
+    values = maps.flatten(1)
+    return values.isfinite().all(1) & (values.amin(1) < values.amax(1)) & (values >= 0).any(1)
+
+
 def as_quantus(maps: Float[Tensor, "n height width"]) -> Float[np.ndarray, "n 1 height width"]:
     """Maps for Quantus.
 
     Raises:
-        UndefinedError: where Quantus refuses them, as they are constant or all negative; or where they are not finite.
+        UndefinedError: where it does not take them.
     """
-    if not maps.isfinite().all() or bool(maps.amin() == maps.amax()) or bool((maps < 0).all()):
+    if not has_score(maps).all():
         raise UndefinedError
     values: Float[np.ndarray, "n 1 height width"] = maps[:, None].cpu().numpy()
     return values
 
 
-def explanations(batch: Explanation, sample: Int64[Tensor, " 1"]) -> Callable[..., Float[np.ndarray, "n 1 h w"]]:
-    """What Quantus calls for further maps of a sample, also of networks whose parameters it changed."""
+def mosaics(batch: Explanation) -> tuple[Explanation, Int64[Tensor, " n"]] | None:
+    """Mosaics for the Focus (Arias-Duart et al., FUZZ-IEEE 2022): an image, one of its class, and two of others.
+
+    The others are those that come next, from the end on to the beginning again; which has which corner is drawn. A
+    mosaic's map is of the image's class, and its box and mask are the two corners of this class.
+
+    Returns:
+        A mosaic for each image that finds the others, and which images these are; ``None`` if there are none.
+    """
+    count, target = len(batch.target), batch.target.tolist()
+    corners = random.bits(batch.seed, Stream.QUANTUS, batch.sample_id, 4).argsort(1).tolist()
+    rows, tiles, own = [], [], []
+    for image in range(count):
+        following = [(image + step) % count for step in range(1, count)]
+        same = [other for other in following if target[other] == target[image]]
+        different = [other for other in following if target[other] != target[image]]
+        if same and len(different) >= 2:
+            four = [image, same[0], *different[:2]]
+            rows.append(image)
+            tiles.append([four[corner] for corner in corners[image]])
+            own.append([corner < 2 for corner in corners[image]])
+    if not rows:
+        return None
+    device = batch.image.device
+    of_class = torch.tensor(own, device=device)[:, :, None, None].expand(-1, -1, *batch.image.shape[2:])
+    region, chosen = _square(of_class[:, :, None])[:, 0], some(batch, torch.tensor(rows))
+    mosaic = _square(batch.image[torch.tensor(tiles, device=device)])
+    input = batch.normalize(mosaic, batch.attribution.dtype)
+    attribution = batch.explain(input, chosen.target, chosen.sample_id)
+    return replace(chosen, image=mosaic, box=region, mask=region, attribution=attribution), torch.tensor(rows)
+
+
+def _square(tiles: Shaped[Tensor, "n 4 channels h w"]) -> Shaped[Tensor, "n channels height width"]:
+    """Four tiles, two by two."""
+    rows = [torch.cat([tiles[:, first], tiles[:, first + 1]], 3) for first in (0, 2)]
+    return torch.cat(rows, 2)
+
+
+def quadrants(batch: Explanation) -> Int64[np.ndarray, "n 4"]:
+    """Which corners of mosaics are of the explained class, as the Focus of Quantus is told."""
+    height, width = batch.box.shape[1:]
+    corners: Int64[np.ndarray, "n 4"] = batch.box[:, :: height // 2, :: width // 2].flatten(1).long().cpu().numpy()
+    return corners
+
+
+def explanations(batch: Explanation) -> Callable[..., Float[np.ndarray, "n 1 h w"]]:
+    """What Quantus calls for further maps of a batch's images, also of networks whose parameters it changed."""
     dtype, device = batch.attribution.dtype, batch.attribution.device
 
     def explain(
@@ -252,7 +333,7 @@ def explanations(batch: Explanation, sample: Int64[Tensor, " 1"]) -> Callable[..
             for own, changed in zip(batch.network.modules(), model.modules(), strict=True):
                 own._parameters.update(changed._parameters)
                 own._buffers.update(changed._buffers)
-            return as_quantus(heatmap(batch.explain(input, target, sample.expand(len(input)))))
+            return as_quantus(heatmap(batch.explain(input, target, batch.sample_id.expand(len(input)))))
 
     return explain
 

@@ -38,6 +38,7 @@ def explanation(attribution: Tensor, **changes: Any) -> Explanation:
     batch, _, height, width = attribution.shape
     batched = {
         "sample_id": torch.arange(batch),
+        "place": torch.arange(batch),
         "image": torch.zeros(batch, 3, height, width, dtype=torch.uint8),
         "box": torch.ones(batch, height, width, dtype=torch.bool),
         "mask": torch.ones(batch, height, width, dtype=torch.bool),

@@ -112,7 +112,7 @@ def one_value(value):
 def explained(metric, method, **arguments):
     """A batch, from image to columns, as in a run."""
     batch = batch_of_kinds()
-    dataset = {"image": batch.image, "label": batch.target, "sample_id": batch.sample_id}
+    dataset = {"image": batch.image, "label": batch.target, "sample_id": batch.sample_id, "place": batch.place}
     explainer = Explainer(Classifier(), batch.normalize, method, {"metric": metric}, verify=1, **arguments)
     return explainer.predict_step({**dataset, "box": batch.box, "mask": batch.mask}, 0)["columns"]
 
