@@ -30,7 +30,7 @@ from canonxai.metrics.localization import Localization
 from canonxai.metrics.localization_auc import LocalizationAUC
 from canonxai.metrics.parameter_randomization import ParameterRandomization
 from canonxai.metrics.pointing_game import PointingGame
-from canonxai.metrics.quantus import of_pixels
+from canonxai.metrics.quantus_mends import of_pixels
 from canonxai.metrics.random_logit import RandomLogit
 from canonxai.metrics.randomization import layers
 from canonxai.metrics.region_perturbation import RegionPerturbation
