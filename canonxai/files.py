@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from canonxai.errors import UserError
+from canonxai.errors import UserError, check
 
 
 def file_name(text: str) -> str:
@@ -21,6 +21,17 @@ def file_name(text: str) -> str:
     'scatter-..-..-.ssh-keys'
     """
     return re.sub(r"[/\\:\x00-\x1f]+", "-", text)
+
+
+def check_plain(folder: Path) -> None:
+    """Looks at a cell's or a study's folder before it is written to, as it may be a stranger's.
+
+    Raises:
+        UserError: if it is or holds a link, which leads anywhere, or a pipe, whose reader waits for ever.
+    """
+    inside = (path for pattern in ("*", ".hydra/*", "parts/*") for path in folder.glob(pattern))
+    found = [str(path) for path in (folder, *inside) if path.is_symlink() or path.is_fifo()]
+    check(not found, "folder", "no links or pipes where results are written", found[:3], "Remove them.")
 
 
 @contextmanager

@@ -372,6 +372,7 @@ def read_cell(folder: Path) -> Cell | Problem:
 
 def _settings(path: Path) -> Any:
     """A recorded config as it stands: no value refers to a variable, or, many times over, to other values."""
+    _expect(path.is_file(), "no file")  # but a pipe, say, which would never end
     text = path.read_text()
     is_alias = (isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, SAFE_LOADER))
     _expect("*" not in text or not any(is_alias), "aliases, which no recorded config has")

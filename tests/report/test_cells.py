@@ -1,6 +1,7 @@
 """Cells: reading, pairing, and what is told of those that cannot be read or compared."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from zipfile import ZipFile
@@ -141,6 +142,22 @@ def write(file, content):
     return lambda cell: (cell / file).write_text(content)
 
 
+def pipe(file):
+    def damage(cell):
+        (cell / file).unlink()
+        os.mkfifo(cell / file)
+
+    return damage
+
+
+def endless(file):
+    def damage(cell):
+        (cell / file).unlink()
+        (cell / file).symlink_to("/dev/zero")
+
+    return damage
+
+
 def in_summary(change):
     def damage(cell):
         content = json.loads((cell / "summary.json").read_text())
@@ -180,6 +197,8 @@ DAMAGES = {
     "json without metrics": in_summary(lambda s: s.pop("metrics")),
     "garbage yaml": write("config.yaml", "a: ["),
     "empty yaml": write("config.yaml", ""),
+    "yaml that is a pipe": pipe("config.yaml"),
+    "yaml without an end": endless("config.yaml"),
     "yaml of aliases": write("config.yaml", "a: &a [1]\nb: [*a, *a]\n"),
     "yaml without data": write("config.yaml", "canonize: true\ncanonizer: {}\nperturbation: {}"),
 }
