@@ -55,10 +55,20 @@ def durable(path: Path) -> Iterator[IO[bytes]]:
         os.close(folder)
 
 
+def no_formula(value: Any) -> Any:
+    """A cell of a table, with ' before a text that a spreadsheet would compute: names are strangers'.
+
+    >>> no_formula("=HYPERLINK(A1).png")
+    "'=HYPERLINK(A1).png"
+    """
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if is_formula else value
+
+
 def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Writes a table, at once."""
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([names, *rows])
+    csv.writer(text).writerows([no_formula(value) for value in row] for row in (names, *rows))
     with durable(path) as file:
         file.write(text.getvalue().encode())
 
