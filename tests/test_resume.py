@@ -601,6 +601,12 @@ def test_devices_that_cannot_be_are_refused(cell, override, message):
 # determinism
 
 
+@pytest.mark.parametrize("count", [-1, 100_000])
+def test_loading_processes_that_would_fill_the_memory_are_refused(cell, count):
+    with pytest.raises(UserError, match=f"data.num_workers: expected a number from 0 to [0-9]+, got {count}"):
+        cell(f"data.num_workers={count}")
+
+
 def test_the_flags_of_torch_are_set_and_put_back(undisturbed, cell, tmp_path, monkeypatch):
     seen = []
     flags = lambda: (  # noqa: E731
