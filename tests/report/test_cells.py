@@ -221,6 +221,28 @@ def test_a_damaged_cell_is_told_in_a_line_and_the_others_are_read(tmp_path, dama
     assert told.reason.startswith(f"{broken / file}: ")
 
 
+def bomb(cell):
+    """A million rows in a few thousand bytes, as which a file can hold any number."""
+    numbers, path = np.arange(10**6), cell / "samples.parquet"
+    schema = pq.read_schema(path)
+    rest = [pa.nulls(len(numbers), field.type) for field in schema][1:]
+    table = pa.table([pa.array(numbers), *rest], schema)
+    encoding = {"sample_id": "DELTA_BINARY_PACKED"}
+    pq.write_table(table, path, use_dictionary=False, column_encoding=encoding, compression="zstd")
+    in_summary(lambda s: s.update(images=len(numbers)))(cell)
+
+
+@pytest.mark.parametrize("damage, reason", [
+    (bomb, "1000000 rows in "),
+    (put("perturbation_curve", lambda v: [[0.0] * 10**5] * len(v)), "perturbation_curve has 4000000 values in 40 rows"),
+])  # fmt: skip
+def test_what_would_fill_the_memory_is_told_before_it_is_read(tmp_path, damage, reason):
+    write_pair(tmp_path)
+    damage(write_cell(tmp_path, method="ebp", values=values_of("resnet18", "ebp", True)))
+    (told,) = problems(read_study([tmp_path]), "damaged")
+    assert reason in told.reason
+
+
 def in_maps(change):
     def damage(cell):
         maps = dict(np.load(cell / "maps.npz"))
