@@ -36,6 +36,7 @@ from canonxai.config import CONF, Data, build, check_groups, methods_together, r
 from canonxai.config import Method as MethodSchema
 from canonxai.data import Excluded, LocalizationDataset
 from canonxai.errors import check
+from canonxai.files import no_formula
 from canonxai.models.build import build_network
 from canonxai.models.labels import is_zero
 from canonxai.models.normalization import Normalization
@@ -203,7 +204,7 @@ def _write(path: Path, rows: Iterable[Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return " ".join(value) if isinstance(value, tuple) else value
+    return no_formula(" ".join(value) if isinstance(value, tuple) else value)
 
 
 def _print(console: Console, layers: Sequence[AuditedLayer], rewrites: Sequence[Any], summary: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import importlib
 import inspect
 import json
 import logging
+import os
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ from omegaconf.resolvers import oc
 from canonxai.errors import UserError, check, conversion
 from canonxai.files import file_name
 from canonxai.models.preprocessing import Preprocessing
+from canonxai.parallel import PER_CORE
 from canonxai.targets import check_call
 
 _here = Path(__file__).resolve().parent
@@ -312,7 +314,7 @@ def check_groups(cfg: DictConfig) -> None:
     """Converts the keys that all configs of a group share to the types that their schema gives them.
 
     Raises:
-        UserError: if a key is missing or its value has another type.
+        UserError: if a key is missing or its value has another type, or there are too many loading processes.
     """
     for group, schema in GROUPS.items():
         if cfg.get(group) is None:
@@ -325,6 +327,8 @@ def check_groups(cfg: DictConfig) -> None:
                 raise UserError(f"{group}.{key}: expected a value, got none.")
         OmegaConf.set_struct(cfg[group], False)
         cfg[group].update(typed)
+    most = PER_CORE * (os.cpu_count() or 1)
+    check(0 <= cfg.data.num_workers <= most, "data.num_workers", f"a number from 0 to {most}", cfg.data.num_workers)
 
 
 def build(node: DictConfig, group: str, schema: type | None = None, **extra: Any) -> Any:

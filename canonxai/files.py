@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from canonxai.errors import UserError
+from canonxai.errors import UserError, check
 
 
 def file_name(text: str) -> str:
@@ -21,6 +21,17 @@ def file_name(text: str) -> str:
     'scatter-..-..-.ssh-keys'
     """
     return re.sub(r"[/\\:\x00-\x1f]+", "-", text)
+
+
+def check_plain(folder: Path) -> None:
+    """Looks at a cell's or a study's folder before it is written to, as it may be a stranger's.
+
+    Raises:
+        UserError: if it is or holds a link, which leads anywhere, or a pipe, whose reader waits for ever.
+    """
+    inside = (path for pattern in ("*", ".hydra/*", "parts/*") for path in folder.glob(pattern))
+    found = [str(path) for path in (folder, *inside) if path.is_symlink() or path.is_fifo()]
+    check(not found, "folder", "no links or pipes where results are written", found[:3], "Remove them.")
 
 
 @contextmanager
@@ -44,10 +55,20 @@ def durable(path: Path) -> Iterator[IO[bytes]]:
         os.close(folder)
 
 
+def no_formula(value: Any) -> Any:
+    """A cell of a table, with ' before a text that a spreadsheet would compute: names are strangers'.
+
+    >>> no_formula("=HYPERLINK(A1).png")
+    "'=HYPERLINK(A1).png"
+    """
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if is_formula else value
+
+
 def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Writes a table, at once."""
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([names, *rows])
+    csv.writer(text).writerows([no_formula(value) for value in row] for row in (names, *rows))
     with durable(path) as file:
         file.write(text.getvalue().encode())
 

@@ -16,9 +16,11 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from canonxai.errors import UserError
+from canonxai.files import check_plain
 from canonxai.leaves import UNRESOLVED, leaves, named, raw_value, value_at
 from canonxai.targets import KEY, allowed, shipped
 
@@ -171,6 +173,8 @@ def guard(folder: Path) -> None:
             ) from error
         told = given.get()  # which may be nothing
         check_hydra(cfg, folder, overrides, overrides if told is None else told)
+        if OmegaConf.select(cfg, "hydra.mode") == RunMode.MULTIRUN:
+            check_plain(Path(str(value_at(cfg.hydra.sweep, "dir"))).resolve())  # a study may be linked to by its user
         return cfg
 
     compose_job = ConfigLoaderImpl.load_sweep_config
@@ -192,6 +196,8 @@ def guard(folder: Path) -> None:
     @wraps(begin)
     def set_config(self: HydraConfig, cfg: DictConfig) -> None:
         check_values(cfg, folder)
+        if place := OmegaConf.select(cfg, "hydra.runtime.output_dir"):  # where Hydra is about to write
+            check_plain(Path(place))
         begin(self, cfg)
 
     ConfigLoaderImpl.load_configuration = load_configuration  # type: ignore[method-assign]

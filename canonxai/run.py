@@ -18,6 +18,7 @@ from canonxai.data import DataModule
 from canonxai.determinism import deterministic
 from canonxai.errors import UserError, check
 from canonxai.explainer import Explainers
+from canonxai.files import check_plain
 from canonxai.metrics import columns_of
 from canonxai.models.checkpoint import weights_hash
 from canonxai.models.labels import LabelCheck
@@ -66,8 +67,9 @@ def run_together(cells: Sequence[tuple[DictConfig, Path]]) -> list[dict[str, Any
     """
     quiet()
     names = {folder: cell_name(cfg) for cfg, folder in cells}  # as Hydra names their folders, before defaults are added
-    for cfg, _ in cells:
+    for cfg, folder in cells:
         check_groups(cfg)
+        check_plain(folder)
     summaries = [complete(folder, plain(cfg)) if cfg.run.resume else None for cfg, folder in cells]
     for (_, folder), summary in zip(cells, summaries, strict=True):
         if summary is not None:

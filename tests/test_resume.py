@@ -289,6 +289,40 @@ def test_a_folder_that_is_read_only_is_told(cell, tmp_path):
             os.seteuid(0)
 
 
+@pytest.mark.parametrize("name", [
+    "multirun.yaml", "cell", "cell/canonxai.log", "cell/.hydra", "cell/.hydra/config.yaml", "cell/parts",
+    "cell/parts/.merge.lock",
+])  # fmt: skip
+def test_a_stranger_s_links_have_nothing_written_elsewhere(cli, tmp_path, name):
+    mine = tmp_path / "mine"
+    if name in ("cell", "cell/.hydra", "cell/parts"):
+        mine.mkdir()
+    else:
+        mine.write_text("mine")
+    link = tmp_path / "study" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(mine)
+    done = cli("-m", "hydra.sweep.dir=study", "hydra.sweep.subdir=cell", "report=null", *CELL)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"folder: expected no links or pipes where results are written, got ['{link}']. Remove them." in done.stderr
+    assert not list(mine.iterdir()) if mine.is_dir() else mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "parts/part-00000000-00000001-00000000.parquet"])
+def test_a_stranger_s_pipe_does_not_keep_a_run_waiting(cell, tmp_path, name):
+    (tmp_path / "cell/parts").mkdir(parents=True)
+    os.mkfifo(tmp_path / "cell" / name)
+    with pytest.raises(UserError, match="folder: expected no links or pipes"):
+        cell()
+
+
+def test_the_link_to_a_study_is_its_user_s(cli, tmp_path):
+    (tmp_path / "large_disk").mkdir()
+    (tmp_path / "study").symlink_to("large_disk")
+    assert cli("-m", "hydra.sweep.dir=study", "hydra.sweep.subdir=cell", "report=null", *CELL).returncode == 0
+    assert (tmp_path / "large_disk/cell/summary.json").is_file()
+
+
 def test_a_log_that_cannot_be_written_is_told(cli, tmp_path):
     (tmp_path / "cell/canonxai.log").mkdir(parents=True)
     for place in (["hydra.run.dir=cell"], ["-m", "hydra.sweep.dir=.", "hydra.sweep.subdir=cell"]):
@@ -565,6 +599,12 @@ def test_devices_that_cannot_be_are_refused(cell, override, message):
 
 
 # determinism
+
+
+@pytest.mark.parametrize("count", [-1, 100_000])
+def test_loading_processes_that_would_fill_the_memory_are_refused(cell, count):
+    with pytest.raises(UserError, match=f"data.num_workers: expected a number from 0 to [0-9]+, got {count}"):
+        cell(f"data.num_workers={count}")
 
 
 def test_the_flags_of_torch_are_set_and_put_back(undisturbed, cell, tmp_path, monkeypatch):

@@ -372,6 +372,7 @@ def read_cell(folder: Path) -> Cell | Problem:
 
 def _settings(path: Path) -> Any:
     """A recorded config as it stands: no value refers to a variable, or, many times over, to other values."""
+    _expect(path.is_file(), "no file")  # but a pipe, say, which would never end
     text = path.read_text()
     is_alias = (isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, SAFE_LOADER))
     _expect("*" not in text or not any(is_alias), "aliases, which no recorded config has")
@@ -415,7 +416,20 @@ def _check_summary(cell: Cell) -> None:
     _ = [len(axis) for axis in cell.curves.values()]
 
 
+def _check_size(cell: Cell) -> None:
+    """Looks at how much ``samples.parquet`` tells it holds, before it has to fit into memory."""
+    path = cell.folder / "samples.parquet"
+    about, size = pq.read_metadata(path), path.stat().st_size
+    _expect(about.num_rows <= size, f"{about.num_rows} rows in {size} bytes")  # each has a sample_id of its own
+    for group in map(about.row_group, range(about.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            name = column.path_in_schema.partition(".")[0]
+            most = group.num_rows * len(cell.curves.get(name, [0]))
+            _expect(column.num_values <= most, f"{name} has {column.num_values} values in {group.num_rows} rows")
+
+
 def _check_samples(cell: Cell) -> None:
+    _check_size(cell)
     missing = cell._numbers["sample_id"].null_count
     _expect(not missing, f"{missing} rows have no sample_id")
     rows, distinct, told = len(cell.sample_id), len(np.unique(cell.sample_id)), cell.summary["images"]

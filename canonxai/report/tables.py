@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from canonxai.files import durable
+from canonxai.files import durable, no_formula
 from canonxai.report.claims import flat
 from canonxai.report.comparison import Comparison, Result
 from canonxai.report.reliability import Agreement, Floor, Variance
@@ -40,7 +40,7 @@ def write_tables(report: Report, folder: Path) -> None:
     for name, table in tables.items():
         with durable(folder / f"{name}.parquet") as parquet, durable(folder / f"{name}.csv") as csv:
             pq.write_table(table, parquet)
-            pa.csv.write_csv(table, csv)
+            pa.csv.write_csv(_without_formulas(table), csv)
     answers = [(a.name, a.text, a.verdict.value, a.figures) for a in report.answers]
     texts = {
         "results.tex": longtable(
@@ -63,6 +63,12 @@ CLAIMS = pa.schema([(name, pa.string()) for name in _CLAIMS.split()])
 def _table(rows: Sequence[Any], kind: type) -> pa.Table:
     schema = pa.schema([(field.name, TYPES[field.type]) for field in fields(kind)])
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema)
+
+
+def _without_formulas(table: pa.Table) -> pa.Table:
+    columns = [[no_formula(value) for value in column.to_pylist()] for column in table.columns]
+    names = [no_formula(name) for name in table.column_names]
+    return pa.table([pa.array(*pair) for pair in zip(columns, table.schema.types, strict=True)], names)
 
 
 def _front_table(rows: Sequence[dict[str, Any]]) -> pa.Table:

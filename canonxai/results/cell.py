@@ -16,7 +16,7 @@ from canonxai.canonizers import Agreement, Agreements
 from canonxai.config import differing_keys, flat
 from canonxai.data import Excluded
 from canonxai.errors import check
-from canonxai.files import durable, write_csv
+from canonxai.files import check_plain, durable, write_csv
 from canonxai.metrics import Column
 from canonxai.models.evaluator import Effect
 from canonxai.results.maps import write_maps
@@ -78,7 +78,10 @@ class Plan:
         Raises:
             OSError, ValueError: if it is not there, or damaged.
         """
-        values = json.loads((folder / "parts" / FILE).read_bytes())
+        path = folder / "parts" / FILE
+        if not path.is_file():  # a stranger's pipe would never end
+            raise FileNotFoundError(path)
+        values = json.loads(path.read_bytes())
         columns = {name: Column(**{**c, "axis": tuple(c["axis"])}) for name, c in values.pop("columns").items()}
         return Plan(**values, columns=columns)
 
@@ -123,8 +126,10 @@ def merge(folders: Sequence[Path]) -> bool:
 
     Raises:
         OSError, ValueError: if a plan is not there, or damaged.
-        UserError: if plans differ, a part is damaged or the folder cannot be written to.
+        UserError: if plans differ, a part is damaged or a folder cannot be written to.
     """
+    for folder in folders:
+        check_plain(folder)
     plan, *plans = (Plan.read(folder) for folder in folders)
     for folder, planned in zip(folders[1:], plans, strict=True):
         keys = ", ".join(differing_keys(flat(asdict(plan)), flat(asdict(planned))))

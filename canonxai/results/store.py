@@ -79,17 +79,22 @@ class Part:
         found = _NAME.fullmatch(path.name)
         return Part(path, int(found[1]), int(found[2]), int(found[3], 16)) if found else None
 
-    def read(self) -> pa.Table:
+    def read(self, schema: pa.Schema) -> pa.Table:
         """The results.
 
         Raises:
-            DamagedError: if they are not those that were written.
+            DamagedError: if they are not those that were written, or of another schema.
         """
         content = self.path.read_bytes()
         if zlib.crc32(content) != self.checksum:
             raise DamagedError
-        table = pq.read_table(pa.BufferReader(content))
-        if len(_notes(table)) != self.stop - self.start:  # it has another name than it was given
+        try:
+            table = pq.read_table(pa.BufferReader(content))
+            count = len(_notes(table))
+        except Exception as error:  # of what a stranger gave a checksum, whatever it makes its reader raise
+            raise DamagedError from error
+        # it has another name than it was given, or was written by another version
+        if count != self.stop - self.start or not table.schema.equals(schema.append(MAP)):
             raise DamagedError
         return table
 
@@ -115,7 +120,7 @@ class Store:
         self.parts = folder / "parts"
         with writing(folder):
             self.parts.mkdir(parents=True, exist_ok=True)
-            damaged = [part for part in self._parts() if not _is_whole(part)]
+            damaged = [part for part in self._parts() if not self._is_whole(part)]
             for part in damaged:
                 log.warning("results: %s is damaged; its batches are computed again", part.path)
                 part.path.unlink(missing_ok=True)
@@ -229,6 +234,15 @@ class Store:
             part.path.unlink(missing_ok=True)
         self.refresh()
 
+    def _is_whole(self, part: Part) -> bool:
+        try:
+            part.read(self.schema)
+        except FileNotFoundError:  # another process made it part of a larger one
+            return True
+        except DamagedError:
+            return False
+        return True
+
     def _parts(self) -> list[Part]:
         """All parts in the order of their batches, without those that are part of a larger one."""
         named = (Part.named(path) for path in self.parts.glob("part-*.parquet"))
@@ -247,7 +261,7 @@ class Store:
 
     def _read(self, part: Part) -> pa.Table:
         try:
-            return part.read()
+            return part.read(self.schema)
         except DamagedError:
             part.path.unlink(missing_ok=True)
             raise UserError(
@@ -263,7 +277,7 @@ class Store:
         if len(parts) < GROUP:
             return
         with suppress(DamagedError, FileNotFoundError):
-            table = _merged([part.read() for part in parts])
+            table = _merged([part.read(self.schema) for part in parts])
             self._write_part(parts[0].start, parts[-1].stop, table, _notes(table))
             for part in parts:
                 part.path.unlink(missing_ok=True)
@@ -289,16 +303,6 @@ def _array(column: Tensor, kind: pa.DataType) -> pa.Array:
     if column.is_floating_point():
         column = column.where(column.isfinite(), torch.nan)
     return pa.array(column.cpu().tolist(), from_pandas=True, type=kind)
-
-
-def _is_whole(part: Part) -> bool:
-    try:
-        part.read()
-    except FileNotFoundError:  # another process made it part of a larger one
-        return True
-    except DamagedError:
-        return False
-    return True
 
 
 def _session(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Cells: reading, pairing, and what is told of those that cannot be read or compared."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from zipfile import ZipFile
@@ -141,6 +142,22 @@ def write(file, content):
     return lambda cell: (cell / file).write_text(content)
 
 
+def pipe(file):
+    def damage(cell):
+        (cell / file).unlink()
+        os.mkfifo(cell / file)
+
+    return damage
+
+
+def endless(file):
+    def damage(cell):
+        (cell / file).unlink()
+        (cell / file).symlink_to("/dev/zero")
+
+    return damage
+
+
 def in_summary(change):
     def damage(cell):
         content = json.loads((cell / "summary.json").read_text())
@@ -180,6 +197,8 @@ DAMAGES = {
     "json without metrics": in_summary(lambda s: s.pop("metrics")),
     "garbage yaml": write("config.yaml", "a: ["),
     "empty yaml": write("config.yaml", ""),
+    "yaml that is a pipe": pipe("config.yaml"),
+    "yaml without an end": endless("config.yaml"),
     "yaml of aliases": write("config.yaml", "a: &a [1]\nb: [*a, *a]\n"),
     "yaml without data": write("config.yaml", "canonize: true\ncanonizer: {}\nperturbation: {}"),
 }
@@ -200,6 +219,28 @@ def test_a_damaged_cell_is_told_in_a_line_and_the_others_are_read(tmp_path, dama
     (kind,) = [kind for kind, tried in DAMAGES.items() if tried is damage]
     file = next((file for word, file in FILES.items() if word in kind.split()), "samples.parquet")
     assert told.reason.startswith(f"{broken / file}: ")
+
+
+def bomb(cell):
+    """A million rows in a few thousand bytes, as which a file can hold any number."""
+    numbers, path = np.arange(10**6), cell / "samples.parquet"
+    schema = pq.read_schema(path)
+    rest = [pa.nulls(len(numbers), field.type) for field in schema][1:]
+    table = pa.table([pa.array(numbers), *rest], schema)
+    encoding = {"sample_id": "DELTA_BINARY_PACKED"}
+    pq.write_table(table, path, use_dictionary=False, column_encoding=encoding, compression="zstd")
+    in_summary(lambda s: s.update(images=len(numbers)))(cell)
+
+
+@pytest.mark.parametrize("damage, reason", [
+    (bomb, "1000000 rows in "),
+    (put("perturbation_curve", lambda v: [[0.0] * 10**5] * len(v)), "perturbation_curve has 4000000 values in 40 rows"),
+])  # fmt: skip
+def test_what_would_fill_the_memory_is_told_before_it_is_read(tmp_path, damage, reason):
+    write_pair(tmp_path)
+    damage(write_cell(tmp_path, method="ebp", values=values_of("resnet18", "ebp", True)))
+    (told,) = problems(read_study([tmp_path]), "damaged")
+    assert reason in told.reason
 
 
 def in_maps(change):

@@ -6,6 +6,7 @@ import re
 import pyarrow.parquet as pq
 import pytest
 
+from canonxai.files import no_formula
 from canonxai.report.cells import read_study
 from canonxai.report.claims import read_claims
 from canonxai.report.comparison import Statistics
@@ -53,8 +54,19 @@ def test_csv_says_the_same_as_parquet(folder, name):
                 assert float(told[key]) == value
             else:
                 assert told[key] == (
-                    "" if value is None else str(value).lower() if value in (True, False) else str(value)
+                    "" if value is None else str(value).lower() if value in (True, False) else str(no_formula(value))
                 )
+
+
+def test_a_stranger_s_title_is_no_formula_of_a_spreadsheet(tmp_path):
+    title = '=HYPERLINK("https://evil.example")'
+    for canonize in (False, True):
+        write_cell(tmp_path / "study", canonize=canonize, title=title)
+    write_tables(Report(read_study([tmp_path / "study"]), Statistics(), read_claims("icip2022")), tmp_path)
+    for name in ("results", "comparison"):
+        with (tmp_path / f"{name}.csv").open(newline="") as file:
+            assert {row["title"] for row in csv.DictReader(file)} == {f"'{title}"}
+        assert set(pq.read_table(tmp_path / f"{name}.parquet")["title"].to_pylist()) == {title}
 
 
 def test_claims_are_told_with_every_finding(report, folder):

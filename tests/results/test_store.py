@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -202,6 +203,21 @@ def test_a_part_of_more_batches_by_name_than_it_holds_is_told(store, caplog):
     path = parts(store)[0]
     renamed = path.rename(path.with_name(path.name.replace("-00000001-", "-00300000-")))
     assert Store(store.folder, SCHEMA).done == set() and f"{renamed} is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("table", [
+    None, pa.table({"a": [1]}), pa.table({"a": [1]}, metadata={"notes": '{"0": {}}'}),
+    pa.table({"a": [1]}, metadata={"notes": "7"}),
+])  # fmt: skip
+def test_what_is_no_part_but_for_its_name_and_checksum_is_told(store, caplog, table):
+    store.write(0, batch(0))
+    sink = pa.BufferOutputStream()
+    if table is not None:
+        pq.write_table(table, sink)
+    content = sink.getvalue().to_pybytes()
+    path = store.parts / f"part-00000001-00000002-{zlib.crc32(content):08x}.parquet"
+    path.write_bytes(content)
+    assert Store(store.folder, SCHEMA).done == {0} and f"{path} is damaged" in caplog.text
 
 
 def test_a_part_that_is_damaged_later_is_never_merged(store):
