@@ -303,7 +303,17 @@ def mosaics(batch: Explanation) -> tuple[Explanation, Int64[Tensor, " n"]] | Non
     region, chosen = _square(of_class[:, :, None])[:, 0], some(batch, torch.tensor(rows))
     mosaic = _square(batch.image[torch.tensor(tiles, device=device)])
     input = batch.normalize(mosaic, batch.attribution.dtype)
-    attribution = batch.explain(input, chosen.target, chosen.sample_id)
+    try:
+        attribution = batch.explain(input, chosen.target, chosen.sample_id)
+    except UserError:
+        raise
+    except Exception as error:  # of any kind, as of a network for images of one size
+        raise UserError(
+            "metric.name: expected a network that takes images twice as high and wide, as Focus explains mosaics of "
+            f"four, got: {reason(error)}."
+        ) from error
+    is_finite = attribution.isfinite().flatten(1).all(1)[:, None, None, None]
+    attribution = attribution.where(is_finite, 0.0)  # a constant map, which has no score
     return replace(chosen, image=mosaic, box=region, mask=region, attribution=attribution), torch.tensor(rows)
 
 
