@@ -179,16 +179,17 @@ def test_other_seeds_give_other_draws(batch):
 
 
 def test_what_is_fixed_for_random_maps_has_no_floor_in_the_report(batch):
-    """Metrics of robustness and randomisation: a random map is the same for other inputs, classes and networks."""
+    """A random map is the same for other inputs, classes and networks."""
     kinds = {name: kind for name, kind in vars(quantus.metrics).items() if hasattr(kind, "score_direction")}
-    fixed = {
+    fixed = {Quantus("InputInvariance").column} | {
         Quantus(name).column
         for name, kind in kinds.items()
         if kind.evaluation_category.value in ("Robustness", "Randomisation") and name not in OF_SEVERAL_IMAGES
     }
     assert fixed == {name for name in FIXED if name.startswith("quantus_")}
     random_maps = replace(batch, explain=lambda *query: batch.attribution[torch.isin(batch.sample_id, query[2])])
-    for name, is_fixed in (("MaxSensitivity", True), ("RandomLogit", True), ("Sparseness", False)):
+    cases = (("MaxSensitivity", True), ("RandomLogit", True), ("InputInvariance", True), ("Sparseness", False))
+    for name, is_fixed in cases:
         (values,) = Quantus(name)(random_maps).values()
         assert (len(set(values.round(decimals=9).tolist())) == 1) == is_fixed
 
