@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from canonxai import random
 from canonxai.errors import UserError, check, check_choice
 from canonxai.metrics.base import Column, Explanation, Metric, heatmap
-from canonxai.metrics.quantus_mends import adapt, mended
+from canonxai.metrics.quantus_mends import adapt, is_higher_better, mended
 from canonxai.metrics.region import REGIONS
 from canonxai.models.snapshot import restored
 from canonxai.random import Stream
@@ -84,7 +84,7 @@ class Quantus(Metric):
         self.arguments = {key: self._argument(key, value) for key, value in (arguments or {}).items()}
         self.region, self.softmax, self.curve = region, softmax, curve
         self.group = group if self.name in OF_SEVERAL_IMAGES else 1
-        self._built({})
+        self.higher_is_better = is_higher_better(self._built({}))
 
     @property
     def column(self) -> str:
@@ -99,7 +99,7 @@ class Quantus(Metric):
             text += f"; of {self.group} images that follow each other" + (
                 ", at the first of them" if self.name == OF_A_GROUP else ""
             )
-        return {self.column: Column(text, higher_is_better=self.kind.score_direction.value == "higher")}
+        return {self.column: Column(text, higher_is_better=self.higher_is_better)}
 
     def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, " batch"]]:
         scores, group = torch.empty_like(batch.place, dtype=torch.float64), batch.place // self.group
