@@ -19,7 +19,7 @@ NOTES = {
     "BatchSufficiency": "Sufficiency under another name; Quantus' own fails for more than one image",
     "Completeness": "yes or no, by `==`: no for nearly every map",
     "Consistency": "higher is better, where Quantus says lower; "
-    "its default, the most relevant pixels, is hardly the same in two maps of natural images",
+    "its default, `top_n_sign`, compares the signs of the first five pixels, not of the most relevant",
     "FaithfulnessCorrelation": "its `subset_size` must be less than the pixels",
     "Focus": "of mosaics of four images; null without another image of the class, and two of others, in the group",
     "IROF": "of colour images and with NumPy 2, where Quantus takes grey ones alone and NumPy 1",
