@@ -4,6 +4,7 @@
 
 Wang et al., CVPR-W 2020, "Score-CAM". Their map L is non-negative by its ReLU. With L = R+, the positive relevance, E
 is the inside-total ratio of ``localization``, digit for digit; it stands here for studies that report it by its name.
+Ask for one of them alone: a report tests both, and its correction for many tests counts both.
 """
 
 from canonxai.metrics.localization import Localization

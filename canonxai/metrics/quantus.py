@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from canonxai import random
 from canonxai.errors import UserError, check, check_choice
 from canonxai.metrics.base import Column, Explanation, Metric, heatmap
-from canonxai.metrics.quantus_mends import adapt, mended
+from canonxai.metrics.quantus_mends import adapt, is_higher_better, mended
 from canonxai.metrics.region import REGIONS
 from canonxai.models.snapshot import restored
 from canonxai.random import Stream
@@ -84,7 +84,7 @@ class Quantus(Metric):
         self.arguments = {key: self._argument(key, value) for key, value in (arguments or {}).items()}
         self.region, self.softmax, self.curve = region, softmax, curve
         self.group = group if self.name in OF_SEVERAL_IMAGES else 1
-        self._built({})
+        self.higher_is_better = is_higher_better(self._built({}))
 
     @property
     def column(self) -> str:
@@ -99,7 +99,7 @@ class Quantus(Metric):
             text += f"; of {self.group} images that follow each other" + (
                 ", at the first of them" if self.name == OF_A_GROUP else ""
             )
-        return {self.column: Column(text, higher_is_better=self.kind.score_direction.value == "higher")}
+        return {self.column: Column(text, higher_is_better=self.higher_is_better)}
 
     def __call__(self, batch: Explanation) -> dict[str, Float[Tensor, " batch"]]:
         scores, group = torch.empty_like(batch.place, dtype=torch.float64), batch.place // self.group
@@ -303,7 +303,17 @@ def mosaics(batch: Explanation) -> tuple[Explanation, Int64[Tensor, " n"]] | Non
     region, chosen = _square(of_class[:, :, None])[:, 0], some(batch, torch.tensor(rows))
     mosaic = _square(batch.image[torch.tensor(tiles, device=device)])
     input = batch.normalize(mosaic, batch.attribution.dtype)
-    attribution = batch.explain(input, chosen.target, chosen.sample_id)
+    try:
+        attribution = batch.explain(input, chosen.target, chosen.sample_id)
+    except UserError:
+        raise
+    except Exception as error:  # of any kind, as of a network for images of one size
+        raise UserError(
+            "metric.name: expected a network that takes images twice as high and wide, as Focus explains mosaics of "
+            f"four, got: {reason(error)}."
+        ) from error
+    is_finite = attribution.isfinite().flatten(1).all(1)[:, None, None, None]
+    attribution = attribution.where(is_finite, 0.0)  # a constant map, which has no score
     return replace(chosen, image=mosaic, box=region, mask=region, attribution=attribution), torch.tensor(rows)
 
 

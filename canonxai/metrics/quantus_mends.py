@@ -1,10 +1,11 @@
 """What Quantus 0.6.0 does for grey images, NumPy 1 or networks of one form alone, done for all.
 
 ROAD and IROF replace places of channels, of which they take images to have one; here they replace whole pixels. IROF's
-area needs ``numpy.trapz``, which NumPy 2 calls ``trapezoid``. InputInvariance shifts the bias of the network's first
+area and Continuity need names that NumPy 2 dropped. InputInvariance shifts the bias of the network's first
 module, which must be a convolution that has one, in float32; here it is that of the first convolution or linear layer,
 wherever it stands and with or without a bias; and all values of the inputs are shifted, where Quantus leaves out the
-first. BatchSufficiency gives a batch the shape of an image.
+first. BatchSufficiency gives a batch the shape of an image. Of Consistency and RegionPerturbation it takes lower scores
+for the better ones.
 """
 
 import copy
@@ -19,6 +20,17 @@ from torch import nn
 from zennit.types import Linear
 
 from canonxai.errors import UserError
+
+OF_NUMPY_1 = {"trapz": "trapezoid", "NaN": "nan"}  #: names that NumPy 2 has others for
+
+
+def is_higher_better(metric: Any) -> bool | None:
+    """Whether higher scores of a metric of Quantus are better; ``None`` if neither."""
+    name = type(metric).__name__
+    if name == "RegionPerturbation":  # how far the output falls (Samek et al., 2017), by which order
+        return {"morf": True, "lerf": False}.get(metric.order)
+    # Consistency: how often images of the same explanation have the same prediction (Dasgupta et al., 2022)
+    return name == "Consistency" or metric.score_direction.value == "higher"
 
 
 def adapt(metric: Any, features: int) -> None:
@@ -100,8 +112,9 @@ def mended() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(replaced(PyTorchModel, "shape_input", of_batches(PyTorchModel.shape_input)))
         stack.enter_context(replaced(PyTorchModel, "add_mean_shift_to_first_layer", of_shifted))
-        if not hasattr(np, "trapz"):
-            stack.enter_context(replaced(np, "trapz", np.trapezoid))
+        for old, new in OF_NUMPY_1.items():
+            if not hasattr(np, old):
+                stack.enter_context(replaced(np, old, getattr(np, new)))
         yield
 
 

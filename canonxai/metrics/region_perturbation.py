@@ -3,10 +3,10 @@
     AOPC = mean_k f(x_0) - f(x_k),    ABPC = AOPC_MoRF - AOPC_LeRF
 
 with the most relevant regions first (MoRF) or the least relevant ones (LeRF). Samek et al., IEEE TNNLS 2017,
-"Evaluating the visualization of what a deep neural network has learned"; the area between the two curves is what does
-not depend on how much any replacement disturbs the network: Blücher, Vielhaben and Strodthoff, TMLR 2024, "Decoupling
-pixel flipping and occlusion strategy for consistent XAI benchmarks". The mean goes over the evaluated k > 0, where
-Samek et al. count k = 0, which adds a zero, too.
+"Evaluating the visualization of what a deep neural network has learned"; the area between the two curves ranks methods
+alike whatever replaces the regions: Blücher, Vielhaben and Strodthoff, TMLR 2024, "Decoupling pixel flipping and
+occlusion strategy for consistent XAI benchmarks", who call it symmetric relevance gain. The mean goes over the
+evaluated k > 0, where Samek et al. count k = 0, which adds a zero, too.
 """
 
 from jaxtyping import Float

@@ -32,7 +32,7 @@ FIXED = (
     *(f"quantus_{name}" for name in (
         "max_sensitivity", "avg_sensitivity", "local_lipschitz_estimate", "continuity", "relative_input_stability",
         "relative_output_stability", "relative_representation_stability", "random_logit", "mprt",
-        "model_parameter_randomisation", "efficient_mprt", "smooth_mprt",
+        "model_parameter_randomisation", "efficient_mprt", "smooth_mprt", "input_invariance",
     )),
 )  # fmt: skip
 

@@ -120,7 +120,30 @@ def test_scores_are_those_of_quantus_itself(batch, name, arguments, options):
     assert values.tolist() == pytest.approx(expected, rel=1e-6, nan_ok=True)
     assert np.isfinite(expected).all()
     assert list(metric.columns) == [metric.column]
-    assert metric.columns[metric.column].higher_is_better == (kind.score_direction.value == "higher")
+    if name != "RegionPerturbation":
+        assert metric.columns[metric.column].higher_is_better == (kind.score_direction.value == "higher")
+
+
+def test_directions_that_quantus_has_upside_down():
+    """A map that is better by definition scores higher, or lower, than its opposite."""
+    batch, directions = colour_images(), {}
+    opposite = replace(batch, attribution=-batch.attribution)
+    for order in ("morf", "lerf"):
+        metric = Quantus("RegionPerturbation", {"patch_size": 4, "regions_evaluation": 5, "order": order}, curve="mean")
+        good, bad = (metric(either)[metric.column].mean() for either in (batch, opposite))
+        directions[order] = metric.columns[metric.column].higher_is_better
+        assert (good > bad) == directions[order]
+    assert directions == {"morf": True, "lerf": False}
+    (random_order,) = Quantus("RegionPerturbation", {"order": "random"}, curve="mean").columns.values()
+    assert random_order.higher_is_better is None
+    assert [Quantus(name).higher_is_better for name in ("Consistency", "Sufficiency", "ROAD")] == [True, True, False]
+
+
+def test_continuity_of_predictions_that_change_is_nan(batch):
+    """By a name that NumPy 2 has no more."""
+    metric = Quantus("Continuity", {"nr_steps": 4, "return_nan_when_prediction_changes": True})
+    assert metric(replace(batch, target=(batch.logits.argmax(1) + 1) % 3))[metric.column].isnan().all()
+    assert not hasattr(np, "NaN") or np.__version__ < "2"
 
 
 class Brightness(nn.Module):
@@ -179,16 +202,17 @@ def test_other_seeds_give_other_draws(batch):
 
 
 def test_what_is_fixed_for_random_maps_has_no_floor_in_the_report(batch):
-    """Metrics of robustness and randomisation: a random map is the same for other inputs, classes and networks."""
+    """A random map is the same for other inputs, classes and networks."""
     kinds = {name: kind for name, kind in vars(quantus.metrics).items() if hasattr(kind, "score_direction")}
-    fixed = {
+    fixed = {Quantus("InputInvariance").column} | {
         Quantus(name).column
         for name, kind in kinds.items()
         if kind.evaluation_category.value in ("Robustness", "Randomisation") and name not in OF_SEVERAL_IMAGES
     }
     assert fixed == {name for name in FIXED if name.startswith("quantus_")}
     random_maps = replace(batch, explain=lambda *query: batch.attribution[torch.isin(batch.sample_id, query[2])])
-    for name, is_fixed in (("MaxSensitivity", True), ("RandomLogit", True), ("Sparseness", False)):
+    cases = (("MaxSensitivity", True), ("RandomLogit", True), ("InputInvariance", True), ("Sparseness", False))
+    for name, is_fixed in cases:
         (values,) = Quantus(name)(random_maps).values()
         assert (len(set(values.round(decimals=9).tolist())) == 1) == is_fixed
 

@@ -147,6 +147,22 @@ def test_focus_needs_another_image_of_the_class_and_two_of_others(batch):
     assert found.isnan().all()
 
 
+def test_focus_without_a_finite_map_is_nan(batch):
+    """As of any further map."""
+    broken = lambda input, *_: torch.where(torch.arange(len(input))[:, None, None, None] == 0, torch.nan, input)  # noqa: E731
+    (found,) = Quantus("Focus", group=7)(replace(select(batch, [0, 1, 2, 3, 0, 1, 2]), explain=broken)).values()
+    assert found.isnan().tolist() == [True] + [False] * 6
+
+
+def test_focus_of_a_network_for_images_of_one_size_is_told(batch):
+    def explain(*_):
+        raise RuntimeError("mat1 and mat2 shapes\ncannot be multiplied")
+
+    told = r"^metric\.name: expected .* twice as high and wide, .* Focus .*, got: RuntimeError: mat1 and mat2 [^\n]*$"
+    with pytest.raises(UserError, match=told):
+        Quantus("Focus", group=4)(replace(batch, explain=explain))
+
+
 def test_irof_of_colour_images_is_the_area_over_the_curve(batch):
     (found,) = Quantus("IROF")(batch).values()
     expected = []

@@ -17,7 +17,9 @@ ARGUMENTS = {
 #: what there is to know of a metric
 NOTES = {
     "BatchSufficiency": "Sufficiency under another name; Quantus' own fails for more than one image",
-    "Consistency": "its default, the most relevant pixels, is hardly the same in two maps of natural images",
+    "Completeness": "yes or no, by `==`: no for nearly every map",
+    "Consistency": "higher is better, where Quantus says lower; "
+    "its default, `top_n_sign`, compares the signs of the first five pixels, not of the most relevant",
     "FaithfulnessCorrelation": "its `subset_size` must be less than the pixels",
     "Focus": "of mosaics of four images; null without another image of the class, and two of others, in the group",
     "IROF": "of colour images and with NumPy 2, where Quantus takes grey ones alone and NumPy 1",
@@ -26,6 +28,7 @@ NOTES = {
     "Monotonicity": "yes or no: on natural images, no for nearly every map",
     "NonSensitivity": "with its `features_in_step=1` alone, a forward for each value of each channel",
     "ROAD": "of whole pixels, where Quantus takes grey images alone; 0 or 1 for each percentage",
+    "RegionPerturbation": "higher is better by its `order=morf`, where Quantus says lower; lower by `lerf`",
     "SensitivityN": "one score a group",
     "Sufficiency": "the share of similar maps in the group that have the same prediction",
     "TopKIntersection": "its `k` must be less than the pixels",
@@ -35,7 +38,7 @@ MEANING = """### Which metrics of Quantus run through the adapter
 `metric=quantus metric.name=X` gives Quantus one colour image at a time. Each metric of Quantus was tried: *yes* gives a
 number an image, *curve=mean* needs `metric.quantus.curve=mean`, which takes the mean of its several numbers, and
 *group* compares images with each other: those of a group of `metric.quantus.group=16` that follow each other in the
-data, on which its scores depend."""
+data, on which its scores depend. The report takes images to be independent, which those of a group are not."""
 
 
 def kinds() -> list[str]:
