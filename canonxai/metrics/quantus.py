@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from canonxai import random
 from canonxai.errors import UserError, check, check_choice
-from canonxai.metrics.base import Column, Explanation, Metric, heatmap
+from canonxai.metrics.base import Column, Explanation, Metric, heatmap, is_finite
 from canonxai.metrics.quantus_mends import adapt, is_higher_better, mended
 from canonxai.metrics.region import REGIONS
 from canonxai.models.snapshot import restored
@@ -121,7 +121,9 @@ class Quantus(Metric):
             is_defined = is_defined & self._region(batch).flatten(1).any(1)
         (rows,) = is_defined.cpu().nonzero(as_tuple=True)
         if len(rows) >= (1 if self.group == 1 or self.name == "Focus" else 2):
-            scores[places[rows]] = torch.from_numpy(self._of_quantus(some(batch, rows))).to(scores)
+            values = torch.from_numpy(self._of_quantus(some(batch, rows))).to(scores)
+            # the score of a group stands at the same image in both states, whichever maps have none
+            scores[0 if self.name == OF_A_GROUP else places[rows]] = values[0] if self.name == OF_A_GROUP else values
         return scores
 
     def _of_quantus(self, batch: Explanation) -> Float[np.ndarray, " batch"]:
@@ -260,7 +262,7 @@ def some(batch: Explanation, rows: Shaped[Tensor, " rows"]) -> Explanation:
 def has_score(maps: Float[Tensor, "n height width"]) -> Bool[Tensor, " n"]:
     """Which maps Quantus takes: neither constant, nor all negative, nor of values that are not finite."""
     values = maps.flatten(1)
-    return values.isfinite().all(1) & (values.amin(1) < values.amax(1)) & (values >= 0).any(1)
+    return is_finite(values) & (values.amin(1) < values.amax(1)) & (values >= 0).any(1)
 
 
 def as_quantus(maps: Float[Tensor, "n height width"]) -> Float[np.ndarray, "n 1 height width"]:
@@ -312,8 +314,7 @@ def mosaics(batch: Explanation) -> tuple[Explanation, Int64[Tensor, " n"]] | Non
             "metric.name: expected a network that takes images twice as high and wide, as Focus explains mosaics of "
             f"four, got: {reason(error)}."
         ) from error
-    is_finite = attribution.isfinite().flatten(1).all(1)[:, None, None, None]
-    attribution = attribution.where(is_finite, 0.0)  # a constant map, which has no score
+    attribution = attribution.where(is_finite(attribution).view(-1, 1, 1, 1), 0.0)  # a constant map, without a score
     return replace(chosen, image=mosaic, box=region, mask=region, attribution=attribution), torch.tensor(rows)
 
 

@@ -46,7 +46,7 @@ def adapt(metric: Any, features: int) -> None:
         metric.a_size = features  # of which it takes percentages
     elif name == "IROF":
         metric.perturb_func = of_mask(metric.perturb_func)
-    elif name == "InputInvariance":
+    elif name == "InputInvariance" and metric.perturb_func.func.__name__ == "baseline_replacement_by_shift":
         metric.perturb_func = partial(of_all, input_shift=metric.perturb_func.keywords["input_shift"])
 
 

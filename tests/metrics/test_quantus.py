@@ -195,6 +195,15 @@ def test_a_score_depends_on_its_image_alone_and_all_is_left_as_it_was(batch, nam
     assert not batch.network._forward_pre_hooks
 
 
+def test_torch_s_generator_begins_at_the_seed(batch):
+    metric = Quantus("SmoothMPRT", {"nr_samples": 2, "similarity_func": "correlation_spearman"}, curve="mean")
+    scores = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        scores.append(metric(batch)[metric.column].tolist())
+    assert scores[0] == scores[1]
+
+
 def test_other_seeds_give_other_draws(batch):
     metric = Quantus("FaithfulnessCorrelation", {"nr_runs": 5, "subset_size": 20})
     first, second = (metric(replace(batch, seed=seed))[metric.column] for seed in (3, 4))

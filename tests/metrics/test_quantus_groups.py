@@ -96,6 +96,18 @@ def test_batch_sufficiency_is_sufficiency():
     assert batch.tolist() == whole.tolist() and len(set(batch.tolist())) > 1
 
 
+def test_the_score_of_a_group_stands_at_its_first_image_even_if_that_has_none():
+    """Or else two states, whose maps lack a score at different images, would not be paired."""
+    batch = eight(1)
+    attribution = batch.attribution.clone()
+    attribution[0] = 0
+    sensitivity = Quantus("SensitivityN", {"features_in_step": 12}, group=4, curve="mean")
+    (found,), (others,) = (
+        sensitivity(some).values() for some in (replace(batch, attribution=attribution), select(batch, [1, 2, 3]))
+    )
+    assert found[0] == others[0] and found[1:4].isnan().all()
+
+
 @pytest.mark.parametrize(("name", "arguments", "options"), GROUPS)
 def test_maps_without_a_score_are_left_out_of_their_group(name, arguments, options):
     batch = eight(1)
