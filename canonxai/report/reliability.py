@@ -244,11 +244,16 @@ def panels(study: Study, order: Sequence[str]) -> list[Panel]:
     groups: dict[tuple[str, str, str, str], list[Cell]] = defaultdict(list)
     for cell in study.cells:
         groups[cell.data, cell.model, cell.state, json.dumps(_shared(cell), sort_keys=True, default=str)].append(cell)
+    places: dict[tuple[str, ...], list[dict[str, object]]] = defaultdict(list)
+    for *place, settings in groups:
+        places[tuple(place)].append(json.loads(settings))
+    differing = {  # what is not the same in all of a place, whichever they are compared with
+        place: sorted({key for other in others for key in differing_keys(others[0], other)})
+        for place, others in places.items()
+    }
     found = []
     for (data, model, state, settings), cells in sorted(groups.items()):
-        others = [json.loads(other) for *place, other in groups if tuple(place) == (data, model, state)]
-        own = json.loads(settings)
-        keys = sorted({key for other in others for key in differing_keys(own, other)})
+        own, keys = json.loads(settings), differing[data, model, state]
         variant = ", ".join(f"{key}={own.get(key)}" for key in keys)
         cells = sorted(cells, key=lambda cell: (order.index(cell.method), cell.name))
         if len(reduce(np.intersect1d, (cell.sample_id for cell in cells))):
