@@ -34,27 +34,29 @@ def summarize(store: Store, columns: Mapping[str, Column]) -> dict[str, Any]:
         store: a store that is finished.
         columns: those of its metrics.
     """
-    numbers = [name for name, column in columns.items() if column.kind == "number"]
-    general = ["label", "prediction", "probability", "box_fraction", "relevance_total", "relevance_max"]
-    table = {name: _floats(store.read([name])[name]) for name in general + numbers}
-    strata = {stratum: is_in(stratum, table["box_fraction"]) for stratum in STRATA}
+
+    def of(name: str) -> Float[np.ndarray, " n"]:  # one at a time, as each holds a number an image
+        return _floats(store.read([name])[name])
+
+    box_fraction, total = of("box_fraction"), mean_with_interval(of("relevance_total"))
+    strata = {stratum: is_in(stratum, box_fraction) for stratum in STRATA}
+
+    def by_stratum(values: Float[np.ndarray, " n"]) -> dict[str, Any]:
+        return {stratum: mean_with_interval(values[chosen])._asdict() for stratum, chosen in strata.items()}
+
     return {
-        "images": len(table["label"]),
-        "accuracy": float((table["label"] == table["prediction"]).mean()),
-        "probability": float(table["probability"].mean()),
+        "images": len(box_fraction),
+        "accuracy": float((of("label") == of("prediction")).mean()),
+        "probability": float(of("probability").mean()),
         "relevance": {
-            "mean_total": mean_with_interval(table["relevance_total"]).mean,
-            "undefined": int(np.isnan(table["relevance_total"]).sum()),
-            "max_abs": float(table["relevance_max"].max()),
+            "mean_total": total.mean,
+            "undefined": total.undefined,
+            "max_abs": float(of("relevance_max").max()),
         },
         "metrics": {
-            name: {
-                "higher_is_better": columns[name].higher_is_better,
-                "strata": {
-                    stratum: mean_with_interval(table[name][chosen])._asdict() for stratum, chosen in strata.items()
-                },
-            }
-            for name in numbers
+            name: {"higher_is_better": column.higher_is_better, "strata": by_stratum(of(name))}
+            for name, column in columns.items()
+            if column.kind == "number"
         },
         "curves": {
             name: {"axis": list(column.axis), "mean": _mean_curve(store, name)}
@@ -64,7 +66,7 @@ def summarize(store: Store, columns: Mapping[str, Column]) -> dict[str, Any]:
     }
 
 
-def _floats(column: Any) -> np.ndarray:
+def _floats(column: Any) -> Float[np.ndarray, " n"]:
     """A column as float64, null as NaN."""
     return np.asarray(column.cast("float64").to_numpy())
 
