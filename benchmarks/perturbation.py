@@ -2,7 +2,8 @@
 
 All evaluate the same steps of the same maps of the same images with the same noise, f(x_0) among them, and must agree.
 The floor is the time that the bare forwards of as many images take in full batches, normalised beforehand, through the
-form of the network that proves to be the fastest on this machine. Maps are prepared, so that nothing but the perturbation test is measured.
+form of the network that proves to be the fastest on this machine. Maps are prepared, so that nothing but the
+perturbation test is measured.
 """
 
 import copy
