@@ -108,7 +108,8 @@ def _read(path: Path, images: Path, names: list[str] | None) -> tuple[list[Annot
         entries.append(Excluded(str(path), "invalid row", f"line {line}: {reason}"))
 
     try:
-        table = csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline=""), skipinitialspace=True, strict=True)
+        text = raw.decode("utf-8-sig").replace("\0", "\N{REPLACEMENT CHARACTER}")  # which Python 3.10 does not read
+        table = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
         header = list(table.fieldnames or ())
         for count, columns in ((0, "no column"), (2, "twice the column")):
             if wrong := [column for column in COLUMNS if min(header.count(column), 2) == count]:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pathlib
 from collections import Counter
 from functools import partial
 from operator import attrgetter
@@ -121,7 +122,9 @@ def test_a_folder_that_may_not_be_read_is_left_out_and_counted(tree, monkeypatch
         return read(path, *arguments, **options)
 
     for name, place in (("scandir", Path), ("listdir", Path), ("stat", attrgetter("parent"))):  # tests may run as root
-        monkeypatch.setattr(os, name, partial(guarded, getattr(os, name), place))
+        read = partial(guarded, getattr(os, name), place)
+        for owner in (os, getattr(pathlib, "_NormalAccessor", os)):  # Python 3.10 remembers them
+            monkeypatch.setattr(owner, name, read)
     dataset = tree.dataset()
     assert [sample.image.stem for sample in dataset.annotated] == ["a", "b"]
     assert {(entry.reason, Path(entry.file).parent.name) for entry in dataset.excluded if entry.is_error} == {

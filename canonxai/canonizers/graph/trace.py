@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, no_type_check
 
+import jaxtyping
 import torch
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,7 +18,8 @@ from zennit.types import Activation, AvgPool, Linear, MaxPool
 from canonxai.errors import UserError, check
 
 _RULED = (Linear, Activation, AvgPool, MaxPool, Sum, FrozenBatchNorm2d)
-_TORCH = str(Path(torch.__file__).parent)
+#: whose lines are no network's
+_OTHERS = (str(Path(torch.__file__).parent), str(Path(jaxtyping.__file__).parent), __file__)
 
 
 #: in-place operators, and those that give a new tensor
@@ -102,7 +104,7 @@ def trace(root: nn.Module) -> fx.Graph:
             return _Tracer().trace(_with_forward_in_class(root))
     except Exception as error:  # torch.fx raises errors of any kind for what it cannot trace
         frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if not frame.filename.startswith(_TORCH) and frame.filename != __file__]
+        own = [frame for frame in frames if not frame.filename.startswith(_OTHERS)]
         where = f" at {own[-1].filename}:{own[-1].lineno} ({own[-1].line})" if own else ""
         raise UserError(
             f"canonizer: expected a network that torch.fx can trace, got {type(root).__name__}, which stops it{where}: "
