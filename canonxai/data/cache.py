@@ -205,11 +205,8 @@ def record_type(side: int) -> np.dtype:
 
 def _pack(sample: Sample, record_type: np.dtype) -> np.ndarray:
     record = np.zeros(1, record_type)
-    record["image"], record["sample_id"], record["label"] = (
-        sample["image"].numpy(),
-        sample["sample_id"],
-        sample["label"],
-    )
+    record["image"] = sample["image"].numpy()
+    record["sample_id"], record["label"] = sample["sample_id"], sample["label"]
     record["box"], record["mask"] = np.packbits(sample["box"].numpy()), np.packbits(sample["mask"].numpy())
     record["checksum"] = _checksum(record)
     return record

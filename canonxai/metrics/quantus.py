@@ -121,12 +121,12 @@ class Quantus(Metric):
             is_defined = is_defined & self._region(batch).flatten(1).any(1)
         (rows,) = is_defined.cpu().nonzero(as_tuple=True)
         if len(rows) >= (1 if self.group == 1 or self.name == "Focus" else 2):
-            values = torch.from_numpy(self._of_quantus(some(batch, rows))).to(scores)
             # the score of a group stands at the same image in both states, whichever maps have none
-            scores[0 if self.name == OF_A_GROUP else places[rows]] = values[0] if self.name == OF_A_GROUP else values
+            chosen = places[:1] if self.name == OF_A_GROUP else places[rows]
+            scores[chosen] = torch.from_numpy(self._of_quantus(some(batch, rows))).to(scores)
         return scores
 
-    def _of_quantus(self, batch: Explanation) -> Float[np.ndarray, " batch"]:
+    def _of_quantus(self, batch: Explanation) -> Float[np.ndarray, " scores"]:
         """What Quantus makes of images whose maps have a score, alone or compared with each other."""
         first = batch.sample_id[:1]
         seed = int(random.below(batch.seed, Stream.QUANTUS, first, torch.full_like(first, 2**31)))
@@ -145,7 +145,7 @@ class Quantus(Metric):
                     **({} if self.softmax is None else {"softmax": self.softmax}),
                 )
         except UndefinedError:
-            return np.full(len(batch.sample_id), np.nan)
+            return np.array([np.nan])
         except UserError:
             raise
         except Exception as error:  # of any kind, as Quantus checks little
@@ -153,7 +153,7 @@ class Quantus(Metric):
                 f"metric.quantus: {self.name} of Quantus failed for sample {int(first)}: {reason(error)}. "
                 "Its arguments are in metric.quantus.arguments."
             ) from error
-        return self._numbers(scores, len(batch.sample_id))
+        return self._numbers(scores, 1 if self.name == OF_A_GROUP else len(batch.sample_id))
 
     def _given(self, batch: Explanation) -> dict[str, Any]:
         """What the metric is called with."""
@@ -168,22 +168,21 @@ class Quantus(Metric):
     def _region(self, batch: Explanation) -> Bool[Tensor, "batch height width"]:
         return batch.box if self.region == "box" else batch.mask
 
-    def _numbers(self, scores: Any, images: int) -> Float[np.ndarray, " images"]:
-        """What Quantus returned, as a number an image."""
+    def _numbers(self, scores: Any, expected: int) -> Float[np.ndarray, " expected"]:
+        """What Quantus returned, as a number an image, or one of a group."""
         values: list[Any] = [*scores.values()] if isinstance(scores, Mapping) else scores
         try:
             numbers = np.asarray(values, dtype=np.float64).reshape(-1)
         except (TypeError, ValueError):  # not numbers, or of different lengths
             numbers = np.zeros(0)
         own = [key for key in self.known if key.startswith("return_") and key not in FIXED]
-        expected = 1 if self.name == OF_A_GROUP else images
         check(
             len(numbers) == expected or (self.curve == "mean" and expected == 1 and len(numbers) > 1), "metric.name",
             "a metric of Quantus that gives one number an image",
             f"{self.name}, which gives {len(numbers) or 'no list of numbers'}",
             "Take their mean by metric.quantus.curve=mean" + (f", or see its {', '.join(own)}." if own else "."),
         )  # fmt: skip
-        return numbers if expected == images > 1 else np.array([numbers.mean()] + [np.nan] * (images - 1))
+        return numbers if len(numbers) == expected else np.array([numbers.mean()])
 
     def _argument(self, key: str, value: Any) -> Any:
         """An argument of the class, a function for its name."""
