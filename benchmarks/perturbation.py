@@ -28,6 +28,7 @@ from canonxai.data.base import Batch
 from canonxai.explainer import Explainer
 from canonxai.metrics.input_perturbation import InputPerturbation
 from canonxai.models.evaluator import Evaluator
+from canonxai.models.winograd import use_winograd
 from canonxai.random import Stream
 
 TOLERANCE = 1e-4  #: of probabilities, relative to the largest
@@ -160,9 +161,12 @@ def forms(model: nn.Module, input: Tensor, settings: Settings) -> tuple[dict[str
         "fused": Form(fused, input),
         "fused, channels_last": channels_last(fused, input),
     }
+    last = found["fused, channels_last"]
+    if not settings.is_gpu:
+        last = found["winograd"] = channels_last(fused, input)
+        use_winograd(last.network)
     if not settings.quick:
         torch._dynamo.reset()
-        last = found["fused, channels_last"]
         compiled: Any = torch.compile(last.network, mode="reduce-overhead" if settings.is_gpu else "default")
         form = Form(compiled, last.input)
         try:

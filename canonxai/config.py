@@ -94,6 +94,7 @@ class Perturbation:
     precision: str = "32"
     batch_size: int | str = 256
     channels_last: bool = True
+    winograd: bool = True
     compile: bool = False
     verify: int = 16
     tolerance: float = 1e-4
@@ -257,7 +258,7 @@ def options() -> str:
 _NO_SETTINGS = ("study", "allow_targets", "objective", "save_maps", "run", "trainer", "logger", "report", "hydra")
 _NO_SETTINGS_OF = {
     "data": ("batch_size", "num_workers", "on_error", "cache", "shard"),
-    "perturbation": ("batch_size", "channels_last", "compile", "verify", "tolerance"),
+    "perturbation": ("batch_size", "channels_last", "winograd", "compile", "verify", "tolerance"),
 }
 
 

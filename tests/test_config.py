@@ -146,8 +146,8 @@ def test_cells_share_a_name_only_if_they_compute_the_same(config):
     same = [
         "study=other", "save_maps=3", "trainer=cpu", "logger=csv", "data.batch_size=7", "data.num_workers=2",
         "perturbation.batch_size=9", "perturbation.batch_size=auto", "perturbation.channels_last=false",
-        "perturbation.compile=true", "perturbation.verify=3", "perturbation.tolerance=0.1",
-        "perturbation.precision='32'",
+        "perturbation.winograd=false", "perturbation.compile=true", "perturbation.verify=3",
+        "perturbation.tolerance=0.1", "perturbation.precision='32'",
     ]  # fmt: skip
     assert {cell_name(config(override)) for override in same} == {cell_name(config())}
     different = [

@@ -20,6 +20,7 @@ from canonxai.canonizers import Agreements, fused, logit_agreement
 from canonxai.errors import UserError, check, check_choice
 from canonxai.models.normalization import Normalization
 from canonxai.models.precision import PRECISIONS, tf32
+from canonxai.models.winograd import use_winograd
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ class Evaluator(nn.Module):
             merge, is evaluated as written.
         precision: ``32``, ``64``, ``tf32``, ``bf16`` or ``fp16``, see :mod:`canonxai.models.precision`.
         channels_last: whether the values of a pixel lie side by side in memory.
+        winograd: whether large convolutions in precision ``32`` on a CPU are computed by Winograd's algorithm, see
+            :mod:`canonxai.models.winograd`.
         compile: whether batches of ``batch_size`` go through torch.compile, on a GPU as one CUDA graph. Smaller ones
             are filled up, or go as they are if they are less than half as large.
         batch_size: images in one forward, an integer >= 1, or ``auto``.
@@ -64,6 +67,8 @@ class Evaluator(nn.Module):
         tolerance: largest relative difference of the logits of both forms, in the run's precision and in float64.
 
     Attributes:
+        convolutions: how many go by Winograd's algorithm where their images are large enough; known from the first
+            image on.
         agreement: of the logits of both forms, by precision; empty where there is but one.
         effect: of form and precision.
 
@@ -79,6 +84,7 @@ class Evaluator(nn.Module):
         network: str = "fused",
         precision: str | int = "32",
         channels_last: bool = True,
+        winograd: bool = True,
         compile: bool = False,
         batch_size: int | str = 256,
         verify: int = 16,
@@ -98,6 +104,8 @@ class Evaluator(nn.Module):
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         model, self.is_fused = _form(model, network)
         self.network = model.to(self.precision.dtype).to(memory_format=self.layout)
+        self.winograd = winograd and self.precision == PRECISIONS["32"]
+        self.convolutions = 0
         self.normalize = normalize
         self.is_compiled = compile
         self._compiled: Callable[[Tensor], Tensor] | None = None
@@ -108,6 +116,8 @@ class Evaluator(nn.Module):
 
     def forward(self, image: Real[Tensor, "n channels height width"]) -> Float[Tensor, "n classes"]:
         """Logits of pixel values in [0, 255] that need not be whole."""
+        if self.winograd and image.device.type == "cpu":
+            self.winograd, self.convolutions = False, use_winograd(self.network)
         with torch.inference_mode(), self.precision.use(image.device):
             logits = self._logits(image)
         return logits.to(self.precision.dtype, copy=True)  # one that autograd may keep and no CUDA graph overwrites
@@ -135,15 +145,17 @@ class Evaluator(nn.Module):
         def f(logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
             return logits.double().softmax(1).gather(1, target[:, None])[:, 0]
 
+        evaluated = f(self(image))
         with torch.no_grad(), tf32(False):
             written = copy.deepcopy(model).double()
             exact = self.normalize(image, torch.float64)
             logits = written(exact)
             if self.is_fused:
                 self._agree(logits, fused(written)[0](exact))
+            if self.is_fused or self.convolutions:
                 input = self.normalize(image, self.precision.dtype)
                 self._agree(written.to(input.dtype)(input), self.network(input))
-        difference = (f(self(image)) - f(logits)).abs()
+        difference = (evaluated - f(logits)).abs()
         self.effect |= Effect(float(difference.max()), float(difference.mean()), len(difference))
 
     def _agree(self, written: Float[Tensor, "n classes"], merged: Float[Tensor, "n classes"]) -> None:
@@ -152,7 +164,8 @@ class Evaluator(nn.Module):
         check(
             agreement.max_rel <= self.tolerance, "perturbation.network",
             f"logits as those of the network as written, up to perturbation.tolerance={self.tolerance:g}",
-            f"a relative difference of {agreement.max_rel:.3g} in {name}", "Use perturbation.network=original.",
+            f"a relative difference of {agreement.max_rel:.3g} in {name}",
+            "Use perturbation.network=original, or perturbation.winograd=false.",
         )  # fmt: skip
 
     def _logits(self, image: Real[Tensor, "n channels height width"]) -> Float[Tensor, "n classes"]:
