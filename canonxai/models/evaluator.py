@@ -64,12 +64,13 @@ class Evaluator(nn.Module):
             are filled up, or go as they are if they are less than half as large.
         batch_size: images in one forward, an integer >= 1, or ``auto``.
         verify: how many images, from the first on, the differences are measured on.
-        tolerance: largest relative difference of the logits of both forms, in the run's precision and in float64.
+        tolerance: largest relative difference of the logits of both forms, in the run's precision and, of the fused
+            one, in float64.
 
     Attributes:
         convolutions: how many go by Winograd's algorithm where their images are large enough; known from the first
             image on.
-        agreement: of the logits of both forms, by precision; empty where there is but one.
+        agreement: of its logits with those of the network as written, by precision; empty where it is that network.
         effect: of form and precision.
 
     Raises:
@@ -160,12 +161,13 @@ class Evaluator(nn.Module):
 
     def _agree(self, written: Float[Tensor, "n classes"], merged: Float[Tensor, "n classes"]) -> None:
         agreement, name = logit_agreement(written, merged), str(written.dtype).removeprefix("torch.")
+        used = {"network=original": self.is_fused, "winograd=false": self.convolutions and name != "float64"}
         self.agreement.add(name, agreement)
         check(
             agreement.max_rel <= self.tolerance, "perturbation.network",
             f"logits as those of the network as written, up to perturbation.tolerance={self.tolerance:g}",
             f"a relative difference of {agreement.max_rel:.3g} in {name}",
-            "Use perturbation.network=original, or perturbation.winograd=false.",
+            f"Use {' and '.join(f'perturbation.{setting}' for setting, is_used in used.items() if is_used)}.",
         )  # fmt: skip
 
     def _logits(self, image: Real[Tensor, "n channels height width"]) -> Float[Tensor, "n classes"]:

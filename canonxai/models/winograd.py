@@ -3,7 +3,8 @@
 Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308: the 4 x 4 outputs of a tile
 ``d`` of 6 x 6 inputs are ``A^T [(G g G^T) * (B^T d B)] A`` for a filter ``g``, 36 products instead of 144. Summed over
 channels these are matrix products, which a CPU computes at its full rate; so are the transforms, ``kron(B, B)^T d``.
-Rounding errors are about 2e-6 of the largest output, where those of direct convolutions are 3e-7 to 3e-6.
+Rounding errors are about 2e-6 of the largest output, where those of direct convolutions are 3e-7 to 3e-6; of a value
+that is not finite there are more such, in whole tiles.
 """
 
 from collections.abc import Sequence
@@ -14,41 +15,38 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-POINTS = (0.0, 0.625, -0.625, 1.5, -1.5)  #: with 0, ±1 and ±2, as usual, rounding errors are 4 times as large
+POINTS = (0.0, 0.625, -0.625, 1.5, -1.5)  #: with 0, ±1 and ±2, as usual, rounding errors are 3 times as large
 OUTPUTS, FILTER = 4, 3
 TILE = OUTPUTS + FILTER - 1
 CHANNELS, SIDE = 128, 7  #: with fewer channels, or in a smaller image, the transforms cost more than is gained
-BLOCK = 8 * 2**20  #: bytes of transformed tiles at once, so that they stay in the cache
+BLOCK = 8 * 2**20  #: bytes of transformed tiles at once, or those of one image, so that they stay in the cache
 
 
 def use_winograd(network: nn.Module) -> int:
     """Replaces the convolutions of a network that gain by it, in place; how many."""
-    found = [
-        (parent, name, child)
-        for parent in network.modules()
-        for name, child in parent.named_children()
-        if type(child) is nn.Conv2d and _gains(child)
-    ]
-    for parent, name, child in found:
-        setattr(parent, name, Winograd(child))
+    found = {conv: Winograd(conv) for conv in network.modules() if type(conv) is nn.Conv2d and _gains(conv)}
+    for parent in list(network.modules()):
+        for name, child in parent._modules.items():  # whatever names it has
+            if child in found:
+                setattr(parent, name, found[child])
     return len(found)
 
 
 class Winograd(nn.Conv2d):
-    """A convolution with the parameters of another one, of 3 x 3 pixels, stride 1 and zeros around the image.
+    """Another convolution, of 3 x 3 pixels, stride 1 and zeros around the image, whose weights do not change any more.
 
-    Images (n x channels x height x width) in double precision, small ones and those on another device go the direct
-    way. For inference only.
+    What needs gradients goes the direct way, as do images in double precision, small ones and those on another device.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
-        size = cast(tuple[int, int], conv.kernel_size)
-        super().__init__(conv.in_channels, conv.out_channels, size, padding=1, bias=False, device="meta")
-        self.weight, self.bias = conv.weight, conv.bias
+        nn.Module.__init__(self)
+        self.__dict__.update(conv.__dict__)  # its parameters, and whatever else somebody gave it
         self.transforms = transforms(conv.weight)
 
     def forward(self, input: Tensor) -> Tensor:  # plain types: torch.compile traces no others while they are checked
-        if input.device.type != "cpu" or input.dtype != torch.float32 or min(input.shape[2:]) < SIDE:
+        is_batch = input.ndim == 4 and input.shape[1] == self.in_channels and len(input) > 0
+        is_plain = input.device.type == "cpu" and input.dtype == torch.float32 and not torch.is_grad_enabled()
+        if not is_batch or not is_plain or min(input.shape[2:]) < SIDE:
             return super().forward(input)
         output: Tensor = _convolved(input, *self.transforms, self.bias)
         return output
@@ -84,9 +82,11 @@ def _output(input: Tensor, filters: Tensor) -> Float[Tensor, "n rows 4 columns 4
 
 
 def _image(output: Float[Tensor, "n rows 4 columns 4 filters"], input: Tensor) -> Tensor:
-    """The outputs as an image of the input's size."""
+    """The outputs as images of the inputs' size and layout."""
     height, width = input.shape[2:]
-    return output.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)[..., :height, :width]
+    image = output.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)[..., :height, :width]
+    is_channels_last = input.is_contiguous(memory_format=torch.channels_last)
+    return image.contiguous(memory_format=torch.channels_last if is_channels_last else torch.contiguous_format)
 
 
 def transforms(

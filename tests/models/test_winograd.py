@@ -24,7 +24,12 @@ def convolution(channels=128, filters=128, **options):
     return nn.Conv2d(channels, filters, **{"kernel_size": 3, "padding": 1, **options}).requires_grad_(False)
 
 
-@torch.no_grad()
+@pytest.fixture(autouse=True)
+def inference():
+    with torch.no_grad():
+        yield
+
+
 def error(conv, input):
     exact = nn.functional.conv2d(input.double(), conv.weight.double(), conv.bias and conv.bias.double(), padding=1)
     return float((conv(input) - exact).abs().max() / exact.abs().max())
@@ -49,8 +54,8 @@ def test_outputs_are_those_of_the_direct_way(monkeypatch, bias, layout, height, 
     input = images(3, 130, height, width).to(memory_format=layout)
     output = Winograd(direct)(input)
     torch.testing.assert_close(output, direct(input), rtol=0, atol=1e-5)
-    assert output.shape == direct(input).shape
-    assert not torch.equal(output, direct(input)) or min(height, width) < winograd.SIDE  # else it went the direct way
+    assert output.stride() == direct(input).stride()
+    assert torch.equal(output, direct(input)) == (min(height, width) < winograd.SIDE)  # else it went the direct way
 
 
 def test_rounding_errors_are_small_and_smaller_than_with_the_usual_points(monkeypatch):
@@ -68,14 +73,52 @@ def test_images_in_double_precision_go_the_direct_way():
     assert torch.equal(fast.double()(input), direct.double()(input))
 
 
+def test_gradients_go_the_direct_way():
+    direct, input = convolution(), images(1, 128, 8, 8).requires_grad_()
+    with torch.enable_grad():
+        fast, expected = (torch.autograd.grad(conv(input).sin().sum(), input)[0] for conv in (Winograd(direct), direct))
+    assert torch.equal(fast, expected)
+
+
+@pytest.mark.parametrize("shape", [(0, 128, 8, 8), (128, 8, 8)])
+def test_what_is_no_batch_goes_the_direct_way(shape):
+    direct, input = convolution(), images(*shape)
+    assert torch.equal(Winograd(direct)(input), direct(input))
+
+
+def test_other_channels_are_refused():
+    with pytest.raises(RuntimeError, match="channels"):
+        Winograd(convolution())(images(32, 1, 8, 8))
+
+
+def test_what_somebody_gave_a_convolution_it_keeps():
+    direct = convolution().eval()
+    direct.scale = 2
+    direct.register_buffer("kept", torch.ones(1))
+    fast = Winograd(direct)
+    assert (fast.scale, fast.training, fast.weight is direct.weight) == (2, False, True)
+    assert fast.state_dict().keys() == {"weight", "bias", "kept"}
+    direct.forward = lambda input: -input
+    assert Winograd(direct)(torch.ones(1)) == -1
+
+
+def test_a_convolution_with_several_names_stays_one():
+    shared = convolution()
+    network = nn.Sequential(shared, nn.Sequential(shared, shared))
+    assert use_winograd(network) == 1
+    assert isinstance(network[0], Winograd)
+    assert network[0] is network[1][0] is network[1][1]
+
+
 def test_only_those_convolutions_are_replaced_that_are_alike():
-    hooked = convolution()
+    hooked, before = convolution(), convolution()
     hooked.register_forward_hook(lambda *_: None)
+    before.register_forward_pre_hook(lambda *_: None)
     network = nn.Sequential(
         convolution(), convolution(padding="same"), nn.Sequential(convolution(bias=False)),
         convolution(64), convolution(128, 64), convolution(stride=2), convolution(dilation=2), convolution(padding=0),
         convolution(groups=2), convolution(kernel_size=5, padding=2), convolution(kernel_size=1, padding=0),
-        convolution(padding_mode="reflect"), nn.Conv1d(128, 128, 3, padding=1), hooked,
+        convolution(padding_mode="reflect"), nn.Conv1d(128, 128, 3, padding=1), hooked, before,
     )  # fmt: skip
     assert use_winograd(network) == 3
     assert [name for name, module in network.named_modules() if isinstance(module, Winograd)] == ["0", "1", "2.0"]
