@@ -203,7 +203,6 @@ def evaluation(cfg: DictConfig, evaluator: Evaluator) -> dict[str, Any]:
         "network": "fused" if evaluator.is_fused else "original",
         "precision": cfg.perturbation.precision,
         "batch_size": evaluator.batch_size.size,
-        "winograd": evaluator.convolutions,
         "difference": {dtype: dataclasses.asdict(value) for dtype, value in evaluator.agreement.items()},
         "effect": dataclasses.asdict(evaluator.effect),
     }
