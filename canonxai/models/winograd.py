@@ -12,8 +12,10 @@ that is not finite there are more such, in whole tiles.
 from collections.abc import Sequence
 from typing import cast
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.polynomial.polynomial import polyfromroots
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -120,22 +122,15 @@ def cook_toom(
     a = torch.zeros(tile + 1 - filter, tile, dtype=torch.float64)
     g = torch.zeros(tile, filter, dtype=torch.float64)
     b = torch.zeros(tile, tile, dtype=torch.float64)
-    a[:, :-1] = finite ** torch.arange(len(a))[:, None]
+    a[:, :-1] = torch.linalg.vander(finite, N=len(a)).T
+    g[:-1] = torch.linalg.vander(finite, N=filter)
     a[-1, -1] = g[-1, -1] = 1
-    b[-1] = _polynomial(finite)
-    for i, point in enumerate(finite):
-        others = torch.cat([finite[:i], finite[i + 1 :]])
-        g[i] = point ** torch.arange(filter) / (point - others).prod()
-        b[i, :-1] = _polynomial(others)
+    b[-1] = torch.from_numpy(polyfromroots(points))
+    for i, point in enumerate(points):
+        others = np.delete(points, i)
+        g[i] /= float(np.prod(point - others))
+        b[i, :-1] = torch.from_numpy(polyfromroots(others))
     return a, g, b
-
-
-def _polynomial(roots: Float[Tensor, " degree"]) -> Float[Tensor, " coefficients"]:
-    """The coefficients of the product of all ``x - root``, ascending."""
-    coefficients = roots.new_ones(1)
-    for root in roots:
-        coefficients = pad(coefficients, (1, 0)) - root * pad(coefficients, (0, 1))
-    return coefficients
 
 
 def _gains(conv: nn.Conv2d) -> bool:
